@@ -1,0 +1,1 @@
+"""Benchmarks and campaigns, run by hand from the repository root; not shipped."""

@@ -1,0 +1,1 @@
+"""Mathematics and evidence: the private sum, its accounting, what members sign. No sockets."""

@@ -1,0 +1,87 @@
+"""Every error the alliance raises, in families by whose fault it is.
+
+AllianceError
+├── ConfigurationError      the person running this process: a file, an option, a missing extra
+│   └── TermsError          terms that break a rule of the house (R1-R11)
+├── DataError               the member's own file; shown to that member only
+├── RefusalError            a member declines a request before touching data
+│   ├── PolicyRefusal       the terms exceed the member's policy
+│   ├── BudgetRefusal       the attempt is not covered by what was approved, or was already spent
+│   └── RequestRefusal      the request itself is malformed, late or not the agreed one
+├── MemberFault             a member's message broke the protocol; names the member
+├── RoundFailed             too few contributions arrived; nothing was released
+├── LinkError               the connection to the other side failed
+└── RecipeError             a model or state that the recipe cannot use
+
+Messages read ``round 7: member ab12: what happened, and what to do``.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AllianceError",
+    "BudgetRefusal",
+    "ConfigurationError",
+    "DataError",
+    "LinkError",
+    "MemberFault",
+    "PolicyRefusal",
+    "RecipeError",
+    "RefusalError",
+    "RequestRefusal",
+    "RoundFailed",
+    "TermsError",
+]
+
+
+class AllianceError(Exception):
+    """Root of every error this project raises on purpose."""
+
+
+class ConfigurationError(AllianceError):
+    """The person who runs this process can mend it: a file, an option, a missing extra."""
+
+
+class TermsError(ConfigurationError):
+    """Terms break a rule of the house, so nobody may sign them."""
+
+
+class DataError(AllianceError):
+    """A member's data does not fit the data contract. Shown to the member only (rule R4)."""
+
+
+class RefusalError(AllianceError):
+    """A member declines a request. What it says depends on public inputs only (rule R4)."""
+
+
+class PolicyRefusal(RefusalError):
+    """The terms exceed what the member's policy allows."""
+
+
+class BudgetRefusal(RefusalError):
+    """The attempt is not covered by the approved projection, or has been spent already."""
+
+
+class RequestRefusal(RefusalError):
+    """The request is malformed, late, or not the one that was agreed."""
+
+
+class MemberFault(AllianceError):
+    """A member broke the protocol; the message names the member."""
+
+    def __init__(self, member: str, what: str) -> None:
+        super().__init__(f"member {member}: {what}")
+        self.member = member
+        self.what = what
+
+
+class RoundFailed(AllianceError):
+    """Fewer contributions arrived than the terms demand; nothing was released."""
+
+
+class LinkError(AllianceError):
+    """The connection to the other side failed or was refused."""
+
+
+class RecipeError(AllianceError):
+    """A model or public state that the recipe cannot use."""

@@ -1,0 +1,258 @@
+"""The terms of a study: what every member signs before any data is touched.
+
+Terms are immutable; a change is a new document with a new hash. Everything that can change a
+guarantee is in here, everything that only changes speed is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Annotated, Any, Literal, NewType, Self
+
+import rfc8785
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from privacy.errors import TermsError
+
+__all__ = [
+    "Column",
+    "DataContract",
+    "MemberName",
+    "PrivacyTerms",
+    "RosterEntry",
+    "StrictModel",
+    "Terms",
+    "TermsHash",
+    "first_problem",
+]
+
+MemberName = NewType("MemberName", str)
+TermsHash = NewType("TermsHash", str)
+"""SHA-256 of the canonical terms under the context ``alliance/v1/terms``, lower-case hex."""
+
+BILLIONTHS = 1_000_000_000
+"""Canonical terms hold integers only; a real number stands in units of 1e-9."""
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+ColumnName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
+Sentence = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+
+
+class StrictModel(BaseModel):
+    """What crosses a boundary: frozen, strict, nothing extra, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing a pydantic error complains about, as ``where: what``."""
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in problem["loc"]) or "document"
+    return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+class Column(StrictModel):
+    """One input column, with the range that was declared for it (never taken from data).
+
+    A ``number`` lies in [low, high] and is scaled to [0, 1] by that range, after ``log1p`` of the
+    distance from ``low`` where ``scale`` is ``log``. A ``category`` is one of ``values``.
+    """
+
+    name: ColumnName
+    kind: Literal["number", "category"]
+    low: float | None = None
+    high: float | None = None
+    scale: Literal["linear", "log"] = "linear"
+    values: tuple[str, ...] = Field(default=(), max_length=100_000)
+    meaning: str = Field(default="", max_length=500)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kind == "number":
+            if self.low is None or self.high is None or not self.low < self.high or self.values:
+                raise ValueError(f"number column {self.name} needs low < high and no values")
+        elif len(set(self.values)) != len(self.values) or len(self.values) < 2:
+            raise ValueError(f"category column {self.name} needs two or more distinct values")
+        elif self.low is not None or self.high is not None or self.scale != "linear":
+            raise ValueError(f"category column {self.name} takes no range and no scale")
+        return self
+
+
+class DataContract(StrictModel):
+    """The table every member brings: typed columns, a consumer id and a 0/1 label."""
+
+    name: Name
+    version: int = Field(ge=1)
+    consumer_id: ColumnName
+    label: ColumnName
+    columns: tuple[Column, ...] = Field(min_length=1, max_length=10_000)
+    rows_per_consumer: int = Field(ge=1, le=1000)
+    """At most this many rows of one consumer are used; public, so that time does not tell."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [self.consumer_id, self.label, *(column.name for column in self.columns)]
+        if len(set(names)) != len(names):
+            raise ValueError("column names must be distinct")
+        return self
+
+    @property
+    def numbers(self) -> tuple[Column, ...]:
+        """The numeric columns, in contract order."""
+        return tuple(column for column in self.columns if column.kind == "number")
+
+    @property
+    def categories(self) -> tuple[Column, ...]:
+        """The categorical columns, in contract order."""
+        return tuple(column for column in self.columns if column.kind == "category")
+
+
+class RosterEntry(StrictModel):
+    """A member as the terms name it."""
+
+    name: Name
+    declared_consumers: int = Field(ge=1)
+    """Rounded to one digit, signed here once, never recomputed from data (rule R11)."""
+
+    @field_validator("declared_consumers")
+    @classmethod
+    def _one_digit(cls, value: int) -> int:
+        if value % 10 ** (len(str(value)) - 1):
+            raise ValueError("must be rounded to one digit, as in 50, 400 or 1000")
+        return value
+
+
+class PrivacyTerms(StrictModel):
+    """Parameters of the private sum. All privacy units are consumers, add/remove adjacency."""
+
+    clipping_norm: float = Field(gt=0, le=1e6)
+    """C: L2 bound on one consumer's vector."""
+    noise_multiplier: float = Field(gt=0, le=1e6)
+    """sigma: standard deviation of the honest survivors' noise, divided by C."""
+    sampling_probability: float = Field(gt=0, le=1)
+    """q: Poisson sampling of consumers, drawn secretly by each member."""
+    rounds: int = Field(ge=1, le=1_000_000)
+    max_attempts: int = Field(ge=1, le=2_000_000)
+    """Private sums this study may open in all; the projection assumes that every one is used."""
+    delta: float = Field(gt=0, lt=0.01)
+    cohort_size: int = Field(ge=4, le=100_000)
+    """N: members in every round."""
+    colluders: int = Field(ge=1)
+    """c: members of the roster that may collude with the coordinator; absolute, at least 1."""
+    dropouts: int = Field(ge=0)
+    """D: members of a cohort that may be missing from its sum."""
+    ring_bits: Literal[32, 64] = 32
+
+    @model_validator(mode="after")
+    def _rule_r1(self) -> Self:
+        if self.max_attempts < self.rounds:
+            raise ValueError("max_attempts must be at least rounds")
+        if not self.colluders + 2 * self.dropouts < self.cohort_size:
+            raise ValueError("rule R1: colluders + 2 dropouts must be less than the cohort size")
+        if self.honest_survivors < 2:
+            raise ValueError("rule R1: cohort size - colluders - dropouts must be at least 2")
+        return self
+
+    @property
+    def honest_survivors(self) -> int:
+        """H = N - c - D: the members whose noise is sure to be in every release."""
+        return self.cohort_size - self.colluders - self.dropouts
+
+    @property
+    def least_survivors(self) -> int:
+        """N - D: below this many contributions nothing is released (rule R2)."""
+        return self.cohort_size - self.dropouts
+
+    @property
+    def member_noise_multiplier(self) -> float:
+        """sigma / sqrt(H): the noise in one member's message, in units of C (rule R13)."""
+        return self.noise_multiplier / math.sqrt(self.honest_survivors)
+
+
+class Terms(StrictModel):
+    """One study, complete: purpose, recipe, data contract, privacy and roster."""
+
+    version: Literal[1] = 1
+    alliance: Name
+    study: Name
+    purpose: Sentence
+    recipe: Name
+    settings: dict[str, bool | int | float | str | tuple[int, ...]] = Field(max_length=64)
+    """The recipe's own settings; the recipe validates them."""
+    dimension: int = Field(ge=1, le=100_000_000)
+    """Length of the summed vector; caps on the wire and the accounting both depend on it."""
+    contract: DataContract
+    privacy: PrivacyTerms
+    roster: tuple[RosterEntry, ...] = Field(min_length=4, max_length=100_000)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if any(key.endswith("_billionths") for key in self.settings):
+            raise ValueError("settings may not end in _billionths: the canonical form does")
+        if len({entry.name for entry in self.roster}) != len(self.roster):
+            raise ValueError("roster names must be distinct")
+        if len(self.roster) < self.privacy.cohort_size:
+            raise ValueError("the roster is smaller than the cohort")
+        return self
+
+    @classmethod
+    def from_json(cls, document: str | bytes) -> Terms:
+        """Parses and validates terms.
+
+        Raises:
+            TermsError: naming the first field that is wrong.
+        """
+        try:
+            return cls.model_validate_json(document)
+        except ValidationError as error:
+            raise TermsError(f"terms: {first_problem(error)}") from error
+
+    def canonical(self) -> bytes:
+        """RFC 8785 JSON with integers only: a float ``x`` becomes ``x_billionths``."""
+        canonical: bytes = rfc8785.dumps(_integers_only(self.model_dump(mode="json")))
+        return canonical
+
+    @property
+    def hash(self) -> TermsHash:
+        """What every later message and signature is bound to."""
+        return TermsHash(hashlib.sha256(b"alliance/v1/terms\x00" + self.canonical()).hexdigest())
+
+    def entry(self, member: str) -> RosterEntry:
+        """The roster entry of ``member``.
+
+        Raises:
+            TermsError: if the member is not in the roster.
+        """
+        for entry in self.roster:
+            if entry.name == member:
+                return entry
+        raise TermsError(
+            f"member {member}: not in the roster of study {self.study}; "
+            f"the roster names {', '.join(entry.name for entry in self.roster[:10])}"
+        )
+
+
+def _integers_only(value: Any) -> Any:
+    """The same document with every float in billionths, its key marked."""
+    if isinstance(value, dict):
+        return {
+            f"{key}_billionths" if isinstance(item, float) else key: _integers_only(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_integers_only(item) for item in value]
+    if isinstance(value, float):
+        scaled = round(value * BILLIONTHS)
+        if scaled / BILLIONTHS != value:
+            raise TermsError(f"terms: {value!r} has more than nine decimals; round it")
+        return scaled
+    return value
