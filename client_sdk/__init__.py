@@ -1,1 +1,3 @@
-"""The member's side. Imports nothing, so that a coordinator can use a recipe's fold without torch."""
+"""The member's side. Loads neither torch nor flwr: a coordinator uses a recipe's fold."""
+
+import protos  # noqa: F401  (settles what grpc and flwr read at import)

@@ -27,6 +27,7 @@ __all__ = [
     "Column",
     "DataContract",
     "MemberName",
+    "Name",
     "PrivacyTerms",
     "RosterEntry",
     "StrictModel",
@@ -144,7 +145,7 @@ class PrivacyTerms(StrictModel):
     max_attempts: int = Field(ge=1, le=2_000_000)
     """Private sums this study may open in all; the projection assumes that every one is used."""
     delta: float = Field(gt=0, lt=0.01)
-    cohort_size: int = Field(ge=4, le=100_000)
+    cohort_size: int = Field(ge=3, le=100_000)
     """N: members in every round."""
     colluders: int = Field(ge=1)
     """c: members of the roster that may collude with the coordinator; absolute, at least 1."""
@@ -192,7 +193,7 @@ class Terms(StrictModel):
     """Length of the summed vector; caps on the wire and the accounting both depend on it."""
     contract: DataContract
     privacy: PrivacyTerms
-    roster: tuple[RosterEntry, ...] = Field(min_length=4, max_length=100_000)
+    roster: tuple[RosterEntry, ...] = Field(min_length=3, max_length=100_000)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

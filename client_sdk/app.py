@@ -1,0 +1,138 @@
+"""The node as a Flower ClientApp; the same app runs on the link and under simulation."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, Metadata, RecordDict
+from flwr.clientapp import ClientApp
+
+from client_sdk.contribution import contribution
+from client_sdk.guard import SILENT, accepted_terms, guard, parameters
+from client_sdk.journal import unknown_terms
+from client_sdk.node import Node
+from client_sdk.session import Answer, Answerer
+from privacy.budget import StudySpend
+from privacy.terms import Terms, TermsHash
+from protos.alliance.v1 import exchange_pb2 as wire
+from protos.codec import (
+    ArraySpec,
+    TaskKey,
+    array_bytes,
+    array_to_flower,
+    decode,
+    encode,
+    message_of,
+)
+
+__all__ = ["RecordJournal", "answerer", "make_client_app"]
+
+_LOG = logging.getLogger(__name__)
+
+
+def make_client_app(node_of: Callable[[Context], Node]) -> ClientApp:
+    """The ClientApp of the nodes that ``node_of`` finds.
+
+    Every message passes the guard first: what the handlers below see was agreed to and reserved.
+    """
+    app = ClientApp(mods=[])
+    stand_guard = guard(node_of)
+
+    @app.train("propose", mods=[stand_guard])
+    def propose(message: Message, context: Context) -> Message:
+        """Accepts terms the guard found within policy."""
+        node = node_of(context)
+        terms = Terms.from_json(str(message.content.config_records["terms"]["document"]))
+        node.journal.approve(terms)
+        acceptance = ConfigRecord({"member": node.entry.name, "terms_hash": terms.hash})
+        return Message(RecordDict({"acceptance": acceptance}), reply_to=message)
+
+    @app.train("contribute", mods=[stand_guard])
+    def contribute(message: Message, context: Context) -> Message:
+        """One private sum over this member's consumers."""
+        node = node_of(context)
+        terms = accepted_terms(node, message)
+        vector = contribution(terms, node, parameters(message, terms))
+        record = ArrayRecord({"sum": array_to_flower(vector)})
+        return Message(RecordDict({"contribution": record}), reply_to=message)
+
+    @app.train("publish", mods=[stand_guard])
+    def publish(message: Message, context: Context) -> Message:
+        """Keeps a published model for local scoring."""
+        node = node_of(context)
+        terms = accepted_terms(node, message)
+        node.keep_model(terms, parameters(message, terms))
+        return Message(RecordDict({"kept": ConfigRecord({"kept": True})}), reply_to=message)
+
+    return app
+
+
+def answerer(app: ClientApp, context: Context) -> Answerer:
+    """Answers tasks of the link with a ClientApp, its node's state in ``context``."""
+
+    def answer(key: TaskKey, task: wire.Task, arrays: list[tuple[ArraySpec, bytes]]) -> Answer:
+        metadata = Metadata(
+            run_id=context.run_id,
+            message_id=str(key),
+            src_node_id=1,
+            dst_node_id=context.node_id,
+            reply_to_message_id="",
+            group_id=str(key.round),
+            created_at=time.time(),
+            ttl=task.deadline_ms / 1000,
+            message_type=f"train.{key.phase}",
+        )
+        try:
+            message = message_of(decode(task.content, arrays), metadata)
+            reply = app(message, context)
+            if not reply.has_error():
+                return Answer(encode(reply.content), array_bytes(reply.content))
+            refusal = (reply.error.code, reply.error.reason or SILENT[1])
+        except Exception:
+            _LOG.exception("%s: no answer", key)
+            refusal = SILENT
+        return Answer(wire.Content(), [], refusal)
+
+    return answer
+
+
+class RecordJournal:
+    """A journal in Flower's ``context.state``, where a simulated member's state lives.
+
+    Args:
+        state: the node's state; survives between its messages, dies with the simulation.
+    """
+
+    def __init__(self, state: RecordDict) -> None:
+        self._state = state
+
+    def approve(self, terms: Terms) -> None:
+        """See `Journal.approve`."""
+        if terms.hash not in self._state:
+            self._state[terms.hash] = ConfigRecord(
+                {"document": terms.model_dump_json(), "spend": [0, 0, 0]}
+            )
+
+    def terms(self, terms_hash: TermsHash) -> Terms:
+        """See `Journal.terms`."""
+        return Terms.from_json(str(self._record(terms_hash)["document"]))
+
+    def reserve(self, terms: Terms, *, round_number: int, attempt: int) -> StudySpend:
+        """See `Journal.reserve`."""
+        record = self._record(terms.hash)
+        numbers = record["spend"]
+        if not isinstance(numbers, list):
+            raise unknown_terms(terms.hash)
+        spend = StudySpend(*(int(number) for number in numbers)).reserve(
+            terms, round_number=round_number, attempt=attempt
+        )
+        record["spend"] = [spend.attempts, spend.last_round, spend.last_attempt]
+        return spend
+
+    def _record(self, terms_hash: str) -> ConfigRecord:
+        record = self._state.get(terms_hash)
+        if not isinstance(record, ConfigRecord):
+            raise unknown_terms(terms_hash)
+        return record

@@ -1,0 +1,83 @@
+"""The command `alliance-node`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from privacy.errors import AllianceError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="A member's node: answers private sums on data that stays here.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigFile = Annotated[Path, typer.Argument(help="node.toml")]
+
+
+@app.callback()
+def _root() -> None:
+    """A member's node."""
+
+
+@app.command()
+def run(config: ConfigFile) -> None:
+    """Checks the data, connects to the coordinator, and answers until stopped."""
+    from client_sdk.process import open_node, serve
+
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    asyncio.run(serve(*open_node(config)))
+
+
+@app.command()
+def check(config: ConfigFile) -> None:
+    """Checks configuration, contract and data, and connects to nobody."""
+    from client_sdk.process import open_node
+
+    settings, node = open_node(config)
+    typer.echo(
+        f"{settings.member}: {len(node.dataset.consumer_ids)} consumers fit the contract "
+        f"{node.contract.name} version {node.contract.version}"
+    )
+
+
+@app.command()
+def score(
+    model: Annotated[Path, typer.Argument(help="a published model")],
+    config: ConfigFile,
+    output: Annotated[Path, typer.Option(help="CSV: consumer, row, probability")],
+) -> None:
+    """Scores this member's own rows with a published model; nothing leaves."""
+    from client_sdk.process import open_node, score_rows
+
+    settings, node = open_node(config)
+    count = score_rows(model, node, output)
+    typer.echo(f"{settings.member}: {count} rows scored into {output}")
+
+
+def main() -> None:
+    """Entry point: errors of ours end in one sentence and exit code 1."""
+    try:
+        app()
+    except AllianceError as error:
+        typer.echo(f"alliance-node: {error}", err=True)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        typer.echo(
+            f"alliance-node: {error.name} is not installed; run: pip install 'alliance[node]'",
+            err=True,
+        )
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,43 @@
+"""What a retailer configures: who it is, where its data is, what it allows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from client_sdk.dataset import DataSource
+from client_sdk.policy import Policy
+from privacy.terms import Name, StrictModel
+from protos.tls import TlsFiles
+
+__all__ = ["NodeConfig"]
+
+
+class NodeConfig(StrictModel):
+    """One member's node. Paths are relative to the configuration file."""
+
+    member: Name
+    """As in the roster and in this node's certificate."""
+    declared_consumers: int = Field(ge=1)
+    """About how many consumers the data has, rounded to one digit; signed in the terms."""
+    coordinator: str = Field(pattern=r"^.+:\d{1,5}$")
+    """Host and port; the only address this node connects to."""
+    contract: Path
+    """The data contract, as JSON."""
+    data: DataSource
+    state: Path
+    """Folder for the journal and published models; nobody else needs to read it."""
+    tls: TlsFiles
+    policy: Policy = Policy()
+
+    def relative_to(self, folder: Path) -> NodeConfig:
+        """The same with its paths resolved against ``folder``."""
+        return self.model_copy(
+            update={
+                "contract": folder / self.contract,
+                "data": self.data.relative_to(folder),
+                "state": folder / self.state,
+                "tls": self.tls.relative_to(folder),
+            }
+        )

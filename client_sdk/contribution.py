@@ -1,0 +1,53 @@
+"""One contribution: sample, bound, sum, noise, encode (the private sum at the member, steps 1-5).
+
+Secure aggregation masks what `contribution` returns; until it is there, this is what leaves.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from client_sdk.node import Node
+from client_sdk.recipes.propensity.contribute import contribute
+from privacy.fixedpoint import SHARE_SCALE, Grid, encode, share
+from privacy.keystream import KeyStream
+from privacy.noise import DiscreteGaussian
+from privacy.sampling import batch_shape, sample_slots
+from privacy.terms import Terms
+
+__all__ = ["contribution"]
+
+
+def contribution(
+    terms: Terms, node: Node, parameters: npt.NDArray[np.float32]
+) -> npt.NDArray[np.uint32] | npt.NDArray[np.uint64]:
+    """This member's noised sum for one attempt, on the ring.
+
+    Guarantees:
+        Alone it is differentially private for every consumer at noise multiplier
+        sigma / sqrt(H) (rule R13); the sum of N - D of them at sigma, as long as at most c members
+        collude. Fresh sample, rounding and noise at every call: the caller has reserved the attempt
+        and never calls twice for one (rule R3).
+
+    Args:
+        terms: accepted terms.
+        node: whose consumers.
+        parameters: the public state, float32, shape (dimension,).
+
+    Returns:
+        uint32 or uint64, shape (dimension,).
+    """
+    stream = KeyStream.fresh()
+    name = node.entry.name
+    grid = Grid.of(terms)
+    slots = sample_slots(
+        node.enrolment(terms),
+        batch_shape(terms, name),
+        terms.privacy.sampling_probability,
+        stream,
+    )
+    block_sums = contribute(parameters, node.dataset.gather(slots), terms=terms)
+    update = encode(block_sums, grid, grid.limit(name), stream)
+    noise = DiscreteGaussian(SHARE_SCALE).sample(terms.dimension, stream)
+    return share(update, noise, grid)

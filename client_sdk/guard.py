@@ -1,0 +1,152 @@
+"""The guard: a Flower mod that stands between every message and a member's data.
+
+Checks, numbered as in the code; whatever fails is answered with a refusal whose words depend on
+public inputs only (rule R4):
+ (1) the message asks for something this node does: propose, contribute, publish;
+ (2) proposed terms are well-formed, name this member as it declared itself, and stay within its
+     policy by its own projection;
+ (3) a contribution is asked for under terms accepted here, for the study they name;
+ (4) the public state has the terms' shape (any values: the guarantee holds for every model sent);
+ (5) the attempt is reserved, durably, before the handler may touch data.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message
+from flwr.clientapp.typing import ClientAppCallable, Mod
+
+from client_sdk.node import Node
+from client_sdk.session import MALFORMED
+from privacy import accounting
+from privacy.accounting import Projection
+from privacy.errors import (
+    AllianceError,
+    BudgetRefusal,
+    LinkError,
+    PolicyRefusal,
+    RequestRefusal,
+    TermsError,
+)
+from privacy.terms import Terms, TermsHash
+from protos.codec import flower_to_array
+
+__all__ = ["REFUSALS", "accepted_terms", "guard", "parameters", "project"]
+
+_LOG = logging.getLogger(__name__)
+
+REFUSALS: Final[dict[type[AllianceError], int]] = {
+    PolicyRefusal: 1,
+    BudgetRefusal: 2,
+    RequestRefusal: 3,
+    TermsError: 4,
+    LinkError: MALFORMED,
+}
+"""Errors whose words depend on public inputs only and may leave, with their codes."""
+
+SILENT: Final = (99, "this member cannot answer; its own log says why")
+"""All that is said of any other error."""
+
+
+def guard(node_of: Callable[[Context], Node]) -> Mod:
+    """The mod for nodes found by ``node_of``."""
+
+    def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        node = node_of(context)
+        try:
+            _check(node, message)
+            return call_next(message, context)
+        except tuple(REFUSALS) as error:
+            _LOG.warning("refused %s: %s", message.metadata.message_type, error)
+            return Message(Error(REFUSALS[type(error)], str(error)), reply_to=message)
+        except Exception:
+            _LOG.exception("could not answer %s", message.metadata.message_type)
+            return Message(Error(*SILENT), reply_to=message)
+
+    return mod
+
+
+def accepted_terms(node: Node, message: Message) -> Terms:
+    """The terms a message works under, as accepted by this node earlier.
+
+    Raises:
+        RequestRefusal: if it names none, or terms that were not accepted, or another study.
+    """
+    terms_hash = _config(message, "terms").get("terms_hash")
+    if not isinstance(terms_hash, str):
+        raise RequestRefusal("the message names no terms hash")
+    terms = node.journal.terms(TermsHash(terms_hash))
+    study = _config(message, "task").get("study")
+    if study != terms.study:
+        raise RequestRefusal(f"terms {terms_hash[:12]} are of study {terms.study}, not {study!r}")
+    return terms
+
+
+def parameters(message: Message, terms: Terms) -> npt.NDArray[np.float32]:
+    """The public state of a message: float32, shape (dimension,).
+
+    Raises:
+        RequestRefusal: if it is missing or of another dtype or shape.
+    """
+    record = message.content.get("model")
+    if not isinstance(record, ArrayRecord) or list(record) != ["parameters"]:
+        raise RequestRefusal("the message must carry exactly one array, model.parameters")
+    array = flower_to_array(record["parameters"])
+    if array.dtype != np.float32 or array.shape != (terms.dimension,):
+        raise RequestRefusal(
+            f"model.parameters is {array.dtype} of shape {array.shape}, the terms say float32 of "
+            f"shape ({terms.dimension},)"
+        )
+    return array.astype(np.float32, copy=False)
+
+
+@functools.lru_cache(maxsize=16)
+def project(document: str) -> Projection:
+    """This member's own projection of what proposed terms cost; it takes seconds, so it is kept.
+
+    Args:
+        document: the terms as JSON.
+
+    Raises:
+        TermsError: if they are not well-formed.
+    """
+    return accounting.project(Terms.from_json(document))
+
+
+def _check(node: Node, message: Message) -> None:
+    action = message.metadata.message_type
+    if action == "train.propose":
+        _check_proposal(node, message)
+    elif action == "train.contribute":
+        terms = accepted_terms(node, message)  # (3)
+        parameters(message, terms)  # (4)
+        task = _config(message, "task")
+        round_number, attempt = task.get("round"), task.get("attempt")
+        if not isinstance(round_number, int) or not isinstance(attempt, int):
+            raise RequestRefusal("the task names no round and attempt")
+        node.journal.reserve(terms, round_number=round_number, attempt=attempt)  # (5)
+    elif action == "train.publish":
+        parameters(message, accepted_terms(node, message))
+    else:  # (1)
+        raise RequestRefusal(f"this node does not do {action!r:.80}")
+
+
+def _check_proposal(node: Node, message: Message) -> None:
+    document = _config(message, "terms").get("document")
+    if not isinstance(document, str):
+        raise RequestRefusal("the proposal carries no terms")
+    terms = Terms.from_json(document)  # (2)
+    node.policy.check(terms, project(terms), own_entry=node.entry, contract=node.contract)
+
+
+def _config(message: Message, name: str) -> ConfigRecord:
+    record = message.content.get(name)
+    if not isinstance(record, ConfigRecord):
+        raise RequestRefusal(f"the message has no {name} record")
+    return record

@@ -1,0 +1,117 @@
+"""Where a member keeps what it approved and reserved: one SQLite file."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Protocol
+
+from privacy.budget import StudySpend
+from privacy.errors import ConfigurationError, RequestRefusal
+from privacy.terms import Terms, TermsHash
+
+__all__ = ["Journal", "SqliteJournal", "unknown_terms"]
+
+
+class Journal(Protocol):
+    """A member's approved terms and its spend on each."""
+
+    def approve(self, terms: Terms) -> None:
+        """Keeps terms this member accepted; again is the same."""
+
+    def terms(self, terms_hash: TermsHash) -> Terms:
+        """Accepted terms.
+
+        Raises:
+            RequestRefusal: if this member never accepted them.
+        """
+
+    def reserve(self, terms: Terms, *, round_number: int, attempt: int) -> StudySpend:
+        """Makes one reservation; when it returns, the reservation is durable.
+
+        Raises:
+            BudgetRefusal: as `privacy.budget.StudySpend.reserve`.
+        """
+
+
+def unknown_terms(terms_hash: str) -> RequestRefusal:
+    """What is said to a message under terms that were never accepted."""
+    return RequestRefusal(f"terms {terms_hash[:12]} were not accepted here; propose them first")
+
+
+class SqliteJournal:
+    """A journal in one SQLite file: WAL, synchronous=FULL, one writer at a time.
+
+    Args:
+        path: the file; made if it is not there, readable by its owner only.
+
+    Raises:
+        ConfigurationError: if the file cannot be opened or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            path.touch(mode=0o600)
+            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS study (terms_hash TEXT PRIMARY KEY, document TEXT "
+                "NOT NULL, attempts INTEGER NOT NULL, last_round INTEGER NOT NULL, "
+                "last_attempt INTEGER NOT NULL) STRICT"
+            )
+        except (sqlite3.Error, OSError) as error:
+            raise ConfigurationError(
+                f"{path}: the journal cannot be written ({error}); "
+                "give the node a state folder it may write to"
+            ) from error
+        self._terms: dict[TermsHash, Terms] = {}
+        for (terms_hash,) in self._connection.execute("SELECT terms_hash FROM study").fetchall():
+            self.terms(terms_hash)
+
+    @property
+    def largest_dimension(self) -> int:
+        """Of all accepted terms: the longest public state a task may carry; 0 before any."""
+        return max((terms.dimension for terms in self._terms.values()), default=0)
+
+    def approve(self, terms: Terms) -> None:
+        """See `Journal.approve`."""
+        self._connection.execute(
+            "INSERT INTO study VALUES (?, ?, 0, 0, 0) ON CONFLICT DO NOTHING",
+            (terms.hash, terms.model_dump_json()),
+        )
+        self._terms[terms.hash] = terms
+
+    def terms(self, terms_hash: TermsHash) -> Terms:
+        """See `Journal.terms`."""
+        if terms_hash not in self._terms:
+            row = self._connection.execute(
+                "SELECT document FROM study WHERE terms_hash = ?", (terms_hash,)
+            ).fetchone()
+            if row is None:
+                raise unknown_terms(terms_hash)
+            self._terms[terms_hash] = Terms.from_json(row[0])
+        return self._terms[terms_hash]
+
+    def reserve(self, terms: Terms, *, round_number: int, attempt: int) -> StudySpend:
+        """See `Journal.reserve`. Two processes on one file: the transaction decides."""
+        terms_hash = terms.hash
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            row = self._connection.execute(
+                "SELECT attempts, last_round, last_attempt FROM study WHERE terms_hash = ?",
+                (terms_hash,),
+            ).fetchone()
+            if row is None:
+                raise unknown_terms(terms_hash)
+            spend = StudySpend(*row).reserve(terms, round_number=round_number, attempt=attempt)
+            self._connection.execute(
+                "UPDATE study SET attempts = ?, last_round = ?, last_attempt = ? "
+                "WHERE terms_hash = ?",
+                (spend.attempts, spend.last_round, spend.last_attempt, terms_hash),
+            )
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        return spend

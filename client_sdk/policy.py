@@ -1,0 +1,84 @@
+"""What a member allows, whatever the coordinator proposes."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from privacy.accounting import Projection
+from privacy.errors import PolicyRefusal
+from privacy.terms import DataContract, RosterEntry, StrictModel, Terms
+
+__all__ = ["Policy"]
+
+
+class Policy(StrictModel):
+    """Limits a member sets on the studies it takes part in.
+
+    The defaults are cautious; a member loosens what it means to.
+    """
+
+    recipes: tuple[str, ...] = ("propensity",)
+    most_epsilon: float = Field(default=1.0, gt=0)
+    """On epsilon(1), the whole study's projected cost for a consumer known to one member."""
+    most_delta: float = Field(default=1e-5, gt=0, lt=0.01)
+    most_clipping_norm: float = Field(default=10.0, gt=0)
+    least_noise_multiplier: float = Field(default=0.3, gt=0)
+    least_member_noise_multiplier: float = Field(default=0.0, ge=0)
+    """Floor on the noise in this member's own message (rule R13)."""
+    least_cohort: int = Field(default=4, ge=3)
+    most_rounds: int = Field(default=10_000, ge=1)
+
+    def check(
+        self,
+        terms: Terms,
+        projection: Projection,
+        *,
+        own_entry: RosterEntry,
+        contract: DataContract,
+    ) -> None:
+        """Refuses terms that exceed this policy, before any data is touched.
+
+        Args:
+            terms: as proposed.
+            projection: this member's own projection of the terms.
+            own_entry: how the roster must name this member.
+            contract: the table this member brings.
+
+        Raises:
+            PolicyRefusal: naming the first limit that is exceeded.
+        """
+        privacy = terms.privacy
+        for what, asked, allowed, within in (
+            ("epsilon(1)", projection.profile[1], self.most_epsilon, True),
+            ("delta", privacy.delta, self.most_delta, True),
+            ("clipping norm", privacy.clipping_norm, self.most_clipping_norm, True),
+            ("noise multiplier", privacy.noise_multiplier, self.least_noise_multiplier, False),
+            (
+                "member noise multiplier",
+                privacy.member_noise_multiplier,
+                self.least_member_noise_multiplier,
+                False,
+            ),
+            ("cohort size", privacy.cohort_size, self.least_cohort, False),
+            ("attempts", privacy.max_attempts, self.most_rounds, True),
+        ):
+            if not (asked <= allowed if within else asked >= allowed):
+                bound = "at most" if within else "at least"
+                raise PolicyRefusal(
+                    f"study {terms.study}: the terms' {what} is {asked:g}, "
+                    f"this member's policy allows {bound} {allowed:g}"
+                )
+        if terms.recipe not in self.recipes:
+            raise PolicyRefusal(
+                f"study {terms.study}: recipe {terms.recipe} is not one this member allows"
+            )
+        if terms.entry(own_entry.name) != own_entry:
+            raise PolicyRefusal(
+                f"study {terms.study}: the roster's entry for {own_entry.name} is not the one "
+                "this member declared"
+            )
+        if terms.contract != contract:
+            raise PolicyRefusal(
+                f"study {terms.study}: its data contract is not {contract.name} version "
+                f"{contract.version} as this member holds it"
+            )

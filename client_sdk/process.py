@@ -1,0 +1,149 @@
+"""The node's process: configuration to a running session, and local scoring."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import importlib.metadata
+import logging
+import secrets
+import signal
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from client_sdk.config import NodeConfig
+from client_sdk.dataset import load
+from client_sdk.journal import SqliteJournal
+from client_sdk.node import Node
+from client_sdk.recipes.model_file import load_model, save_model
+from client_sdk.session import Session
+from privacy.errors import ConfigurationError, RecipeError
+from privacy.fixedpoint import SHARE_SCALE
+from privacy.noise import DiscreteGaussian
+from privacy.terms import DataContract, RosterEntry, Terms, first_problem
+from protos.config import read_config
+
+__all__ = ["open_node", "read_contract", "score_rows", "serve"]
+
+_LOG = logging.getLogger(__name__)
+
+
+def read_contract(path: Path) -> DataContract:
+    """A data contract from a JSON file.
+
+    Raises:
+        ConfigurationError: if the file cannot be read or is not a contract.
+    """
+    try:
+        return DataContract.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: {first_problem(error)}") from error
+
+
+def open_node(path: Path) -> tuple[NodeConfig, Node]:
+    """Reads configuration, contract and data, and opens the journal; connects to nobody.
+
+    Raises:
+        ConfigurationError: if a file or folder is not usable.
+        DataError: if the data does not fit the contract.
+    """
+    config = read_config(path, NodeConfig).relative_to(path.parent)
+    try:
+        entry = RosterEntry(name=config.member, declared_consumers=config.declared_consumers)
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: {first_problem(error)}") from error
+    contract = read_contract(config.contract)
+    dataset = load(config.data, contract)
+    models = config.state / "models"
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{models}: cannot be made ({error.strerror}); name another state folder"
+        ) from error
+
+    def keep_model(terms: Terms, parameters: npt.NDArray[np.float32]) -> None:
+        target = models / f"{terms.study}.safetensors"
+        save_model(target, terms, parameters, round_number=terms.privacy.rounds)
+        _LOG.info("kept the model of study %s", terms.study)
+
+    journal = SqliteJournal(config.state / "journal.sqlite")
+    return config, Node(entry, config.policy, contract, dataset, journal, keep_model)
+
+
+async def serve(config: NodeConfig, node: Node) -> None:
+    """Answers the coordinator until SIGINT or SIGTERM.
+
+    Raises:
+        ConfigurationError: if the TLS files are not usable.
+        LinkError: if the coordinator refuses this member for good.
+    """
+    from flwr.app import Context, RecordDict
+
+    from client_sdk.app import answerer, make_client_app
+
+    tls = config.tls.read()
+    if not isinstance(node.journal, SqliteJournal):
+        raise ConfigurationError("a node on the link needs a journal on disk")
+    journal = node.journal
+    DiscreteGaussian(SHARE_SCALE)  # builds the table before the first task waits for it
+    context = Context(
+        run_id=1, node_id=secrets.randbits(62), node_config={}, state=RecordDict(), run_config={}
+    )
+    session = Session(
+        config.coordinator,
+        tls,
+        answerer(make_client_app(lambda _: node), context),
+        most_task_bytes=lambda: 4 * journal.largest_dimension,
+        software=f"alliance {importlib.metadata.version('alliance')}",
+    )
+    running = asyncio.ensure_future(session.run())
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, running.cancel)
+    try:
+        await running
+    except asyncio.CancelledError:
+        _LOG.info("stopped")
+
+
+def score_rows(model: Path, node: Node, output: Path) -> int:
+    """Scores every row of this member's data with a published model.
+
+    Args:
+        model: a model file.
+        node: whose rows.
+        output: CSV with consumer, row (from 1) and probability.
+
+    Returns:
+        How many rows were scored.
+
+    Raises:
+        RecipeError: if the model was learned under another data contract.
+        ConfigurationError: if the output cannot be written.
+    """
+    from client_sdk.recipes.propensity.model import score
+
+    terms, parameters, _ = load_model(model)
+    if terms.contract != node.contract:
+        raise RecipeError(f"{model}: was learned under another data contract than this member's")
+    count = len(node.dataset.consumer_ids)
+    batch = node.dataset.gather(np.arange(count, dtype=np.int64).reshape(1, count))
+    probabilities = score(terms, parameters, batch.numbers[0], batch.categories[0])
+    written = 0
+    try:
+        with output.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("consumer", "row", "probability"))
+            for place, consumer in enumerate(node.dataset.consumer_ids):
+                for row in np.flatnonzero(batch.present[0, place]):
+                    writer.writerow((consumer, row + 1, f"{probabilities[place, row]:.6f}"))
+                    written += 1
+    except OSError as error:
+        raise ConfigurationError(f"{output}: {error.strerror}") from error
+    return written

@@ -1,0 +1,1 @@
+"""Sums of clipped per-consumer gradients. Imports nothing: `network` needs no torch."""

@@ -1,0 +1,339 @@
+"""Exact sums of clipped per-consumer gradients of a Linear/Embedding network, in one pass.
+
+One forward and one backward pass over the activations give, for every row, the input ``a`` and
+the output gradient ``g`` of each layer; the row's gradient is their outer product and is never
+formed. Norms come from ``a`` and ``g`` alone, and the clipped sums of all blocks from one matrix
+product per layer and block. Nothing here branches on data, and no shape depends on it (rule R4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from client_sdk.recipes.per_consumer.network import Network
+
+__all__ = ["Rows", "clipped_sums", "logits", "tame"]
+
+_SHRINK = 1.0 - 2.0**-22
+"""Clipped vectors end this far inside C, so that rounding factor and product to float32 cannot
+lift them above it."""
+
+_CANCELLATION = 2.0**-32
+"""Share of (the sum of a consumer's row norms)^2 that is added to its squared norm: more than the
+worst rounding error of a float64 Gram matrix of 10^4 inputs and 10^3 rows (10^6 x 2^-53), and a
+bound of 2^16 C on the rows that cancel within one clipped vector."""
+
+_LARGEST_INPUT = 2.0**30
+"""Norm of a row's numbers above which it counts as not finite."""
+
+_TAME_LIMIT = 2.0**60
+"""Where no activation can exceed this, its float32 square is finite, and so are all sums."""
+
+_PAIRS_AT_ONCE = 1 << 24
+"""Pairs of rows whose codes are compared in one go: memory only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Row slots of some blocks on the device, made harmless by `tame`.
+
+    Args:
+        numbers: float32, shape (slots, number columns).
+        codes: int64, shape (slots, category columns), counted through all tables together.
+        labels: float32, shape (slots,).
+        present: bool, shape (slots,).
+        sound: bool, shape (slots,): False where a present row held what no contract allows.
+        shape: blocks, consumers in a block and row slots of a consumer; slots are in this order.
+    """
+
+    numbers: Tensor
+    codes: Tensor
+    labels: Tensor
+    present: Tensor
+    sound: Tensor
+    shape: tuple[int, int, int]
+
+
+def tame(
+    network: Network, numbers: Tensor, categories: Tensor, labels: Tensor, present: Tensor
+) -> Rows:
+    """Replaces empty slots and rows that are not finite by zeros, and marks the latter.
+
+    A code outside its column, a label outside [0, 1] and numbers of norm above 2^30 (they are
+    scaled to [0, 1]) count as not finite: an error raised here would tell the coordinator
+    something about the data (rule R4). Arguments are shaped as `Batch` has them.
+    """
+    blocks, consumers, rows = present.shape
+    there = present.reshape(-1) > 0
+    slots = len(there)
+    numbers = numbers.reshape(slots, network.numbers)
+    categories = categories.reshape(slots, len(network.cardinalities))
+    labels = labels.reshape(slots)
+    sizes = categories.new_tensor(network.cardinalities)
+    inside = ((categories >= 0) & (categories < sizes)).all(1)
+    sound = (_squares(numbers) <= _LARGEST_INPUT**2) & (labels >= 0) & (labels <= 1) & inside
+    use = there & sound
+    starts = sizes.cumsum(0) - sizes
+    return Rows(
+        numbers=torch.where(use[:, None], numbers, 0.0),
+        codes=torch.where(use[:, None], categories, 0) + starts,
+        labels=torch.where(use, labels, 0.0),
+        present=there,
+        sound=sound | ~there,
+        shape=(blocks, consumers, rows),
+    )
+
+
+def _views(network: Network, vector: Tensor) -> dict[str, Tensor]:
+    """The parts of flat vectors, shape (..., dimension), each in its own shape; no copies."""
+    return {
+        part.name: vector[..., part.offset : part.end].unflatten(-1, part.shape)
+        for part in network.parts
+    }
+
+
+def _forward(network: Network, parts: dict[str, Tensor], rows: Rows) -> Iterator[Tensor]:
+    """Inputs of each Linear layer in turn, then the logits, shape (slots, 1).
+
+    Each is made only when asked for; the caller may change the last one in place.
+    """
+    inputs = rows.numbers
+    vectors = functional.embedding(rows.codes, parts["tables"]) if "tables" in parts else None
+    if vectors is not None and network.hidden:
+        inputs = torch.cat([inputs, vectors.flatten(1)], 1)
+    for layer in range(len(network.hidden)):
+        yield inputs
+        outputs = torch.addmm(parts[f"bias {layer}"], inputs, parts[f"weight {layer}"].t())
+        inputs = outputs.relu_()
+    yield inputs
+    last = len(network.hidden)
+    values = torch.addmm(parts[f"bias {last}"], inputs, parts[f"weight {last}"].t())
+    if vectors is not None and not network.hidden:
+        values += vectors.sum(1)
+    yield values
+
+
+def logits(network: Network, parameters: Tensor, rows: Rows) -> Tensor:
+    """The network's logits, float32, shape (slots,)."""
+    *_, values = _forward(network, _views(network, parameters), rows)
+    return values[:, 0]
+
+
+def _squares(values: Tensor, exact: bool = True) -> Tensor:
+    """Squared norm of each row as float64, computed in float64 (``exact``) or float32.
+
+    In float32, squares above 3e38 make it infinite, and what squares below 2^-126 lose is added.
+    """
+    if exact:
+        return torch.linalg.vector_norm(values, dim=1, dtype=torch.float64).square_()
+    lost = values.shape[1] * 2.0**-126
+    return torch.linalg.vector_norm(values, dim=1).double().square_().add_(lost)
+
+
+def _needs_float64(network: Network, shape: tuple[int, int, int]) -> bool:
+    """Whether float32 norms could lift a block's sum above C (1 + b^2 2^-23); public.
+
+    In any order of summation, a float32 norm of one row is too small by a factor of at most
+    1 + (n + 4) 2^-25, n being the inputs and outputs of a layer. Summing b vectors in float32
+    uses (b - 1)^2 2^-23 of the allowance and leaves (2 b - 1) 2^-23 for it: enough if n <= 4 b.
+    """
+    _, consumers, slots = shape
+    sizes = (network.numbers + network.embedded, *network.hidden, 1)
+    widest = max(len(network.cardinalities), *(a + b for a, b in pairwise(sizes)))
+    return slots > 1 or widest > 4 * consumers
+
+
+def _may_overflow(network: Network, parts: dict[str, Tensor]) -> bool:
+    """Whether these parameters could drive an activation or gradient past `_TAME_LIMIT`; public.
+
+    A Linear layer stretches its inputs, and the gradients coming back, by at most the Frobenius
+    norm of its weights; what a dot product holds on the way obeys the same bound.
+    """
+    layers = range(len(network.hidden) + 1)
+    norms = [float(parts[f"weight {layer}"].double().norm()) for layer in layers]
+    tables = 0.0
+    if "tables" in parts:
+        tables = float(parts["tables"].abs().max()) * len(network.cardinalities) * network.width
+    reached, forward, backward = [], _LARGEST_INPUT + tables, 1.0
+    for layer in layers:
+        forward = forward * norms[layer] + float(parts[f"bias {layer}"].double().norm()) + tables
+        backward *= norms[-1 - layer]
+        reached += [forward, backward]
+    return not all(bound < _TAME_LIMIT for bound in reached)  # a NaN is no smaller
+
+
+@dataclass(slots=True)
+class _Pass:
+    """What one forward and backward pass leaves behind.
+
+    ``inputs[i]`` and ``gradients[i]`` belong to Linear layer i, both of shape (slots, size);
+    ``embedded`` is the gradient of the embeddings, shape (slots, columns, width), or None.
+    ``squares`` is the squared norm of every row's whole gradient, float64: non-finite where any
+    value on the way was. The inputs themselves have been made finite; the gradients only need
+    it where ``wild``.
+    """
+
+    inputs: list[Tensor]
+    gradients: list[Tensor]
+    embedded: Tensor | None
+    squares: Tensor
+    wild: bool
+
+
+def _differentiate(network: Network, parts: dict[str, Tensor], rows: Rows) -> _Pass:
+    """One forward and one backward pass of the activations."""
+    inputs: list[Tensor] = []
+    weights: list[Tensor] = []
+    forward = _forward(network, parts, rows)
+    exact, wild = _needs_float64(network, rows.shape), _may_overflow(network, parts)
+    for _ in range(len(network.hidden) + 1):
+        values = next(forward)
+        weights.append(_squares(values, exact).add_(1.0))  # the bias sees a constant input of 1
+        inputs.append(values)
+        if wild and len(inputs) > 1:
+            values.nan_to_num_(0.0, 0.0, 0.0)
+    error = torch.sigmoid(next(forward)[:, 0]) - rows.labels
+    gradient = torch.where(rows.present, error, 0.0)[:, None]
+    gradients = [gradient]
+    squares = weights[-1] * _squares(gradient, exact)
+    for layer in range(len(network.hidden), 0, -1):
+        behind = gradient @ parts[f"weight {layer}"]
+        gradient = torch.ops.aten.threshold_backward.grad_input(
+            behind, inputs[layer], 0, grad_input=behind
+        )
+        gradients.insert(0, gradient)
+        squares += weights[layer - 1] * _squares(gradient, exact)
+    embedded = None
+    if network.cardinalities:
+        if network.hidden:
+            embedded = gradient @ parts["weight 0"][:, network.numbers :]
+        else:
+            embedded = gradient.repeat(1, len(network.cardinalities))
+        squares += _squares(embedded, exact)
+        embedded = embedded.unflatten(1, (len(network.cardinalities), network.width))
+    return _Pass(inputs, gradients, embedded, squares, wild)
+
+
+def _layer_squares(inputs: Tensor, gradients: Tensor) -> Tensor:
+    """Squared norm of each consumer's summed Linear gradient: float64 in, shape (consumers,).
+
+    From the Gram matrices of its rows, or from the gradient itself where that is smaller.
+    """
+    rows, width, outputs = inputs.shape[1], inputs.shape[2], gradients.shape[2]
+    if width * outputs <= rows * (width + outputs):
+        weight = gradients.transpose(1, 2) @ inputs
+        return weight.square().sum((1, 2)) + gradients.sum(1).square().sum(1)
+    pairs = inputs @ inputs.transpose(1, 2) + 1.0
+    return (pairs * (gradients @ gradients.transpose(1, 2))).sum((1, 2))
+
+
+def _embedding_squares(codes: Tensor, embedded: Tensor) -> Tensor:
+    """Squared norm of each consumer's summed embedding gradient, float64, shape (consumers,).
+
+    Rows with the same code add to the same entry, so every pair of them counts its product.
+
+    Args:
+        codes: shape (consumers, rows, columns).
+        embedded: float64, shape (consumers, rows, columns, width).
+    """
+    rows, columns = codes.shape[1:]
+    step = max(1, _PAIRS_AT_ONCE // (rows * rows * columns))
+    squares = []
+    for some, values in zip(codes.split(step), embedded.split(step), strict=True):
+        code = some.transpose(1, 2)
+        value = values.transpose(1, 2)
+        same = code[..., :, None] == code[..., None, :]
+        squares.append(torch.where(same, value @ value.mT, 0.0).sum((1, 2, 3)))
+    return torch.cat(squares)
+
+
+def _norms(done: _Pass, codes: Tensor, consumers: int) -> Tensor:
+    """An upper bound of every consumer's gradient norm, tight up to rounding: float64."""
+    if len(done.squares) == consumers:
+        return done.squares.sqrt()
+
+    def grouped(values: Tensor) -> Tensor:
+        return values.unflatten(0, (consumers, -1))
+
+    squares = sum(
+        _layer_squares(grouped(inputs).double(), grouped(gradients).double())
+        for inputs, gradients in zip(done.inputs, done.gradients, strict=True)
+    )
+    if done.embedded is not None:
+        squares = squares + _embedding_squares(grouped(codes), grouped(done.embedded).double())
+    total = grouped(done.squares).sqrt().sum(1)
+    return (torch.clamp_min(squares, 0.0) + _CANCELLATION * total.square()).sqrt()
+
+
+def _factors(norms: Tensor, sound: Tensor, clipping_norm: float) -> Tensor:
+    """What each consumer's vector is multiplied with; float64, 0 where it is not finite."""
+    factors = torch.clamp_max(clipping_norm * _SHRINK / norms, 1.0)  # norm 0: C/0 = inf, so 1
+    return torch.where(sound & norms.isfinite(), factors, 0.0)
+
+
+def clipped_sums(
+    network: Network, parameters: Tensor, rows: Rows, *, clipping_norm: float, out: Tensor
+) -> None:
+    """Writes the sum of the clipped consumer vectors of every block into ``out``.
+
+    A consumer's vector is the gradient of the summed binary cross-entropy of its present rows.
+
+    | a consumer's vector | what its block's sum gets                              |
+    |---------------------|--------------------------------------------------------|
+    | norm 0, no rows     | exactly zero                                           |
+    | norm <= C           | the vector itself                                      |
+    | norm > C, finite    | the vector scaled to C (1 - 2^-22)                     |
+    | rows that cancel    | the same, by norm^2 + 2^-32 (sum of the rows' norms)^2 |
+    | infinite or NaN     | exactly zero, and no other consumer is touched         |
+
+    **Guarantees:** every consumer's term has L2 norm at most C, whatever the data and the
+    parameters, and depends on that consumer's rows and on public state only (rule R5); the unit
+    is one consumer, add/remove adjacency. Norms are float64. With one row slot a consumer, blocks
+    are summed in float32; with more they are summed in float64 and rounded once, because rows of
+    one consumer may cancel. Either way adding or removing one consumer moves its block's sum by
+    at most C (1 + b^2 2^-23), where b is the number of consumers in the block (rule R6). The
+    caller turns TF32 off.
+
+    **Source:** Goodfellow (2015), "Efficient per-example gradient computations"; Lee and Kifer
+    (2021), "Scaling up differentially private deep learning with fast per-example gradient
+    clipping", section 4, for several rows.
+
+    Args:
+        network: the shape and the order of the flat vector.
+        parameters: float32, shape (dimension,), finite.
+        rows: what `tame` returned.
+        clipping_norm: C.
+        out: float32, shape (blocks, dimension), contiguous; overwritten.
+    """
+    blocks, consumers, slots = rows.shape
+    done = _differentiate(network, _views(network, parameters), rows)
+    sound = rows.sound.unflatten(0, (-1, slots)).all(1)
+    norms = _norms(done, rows.codes, blocks * consumers)
+    factors = _factors(norms, sound, clipping_norm).repeat_interleave(slots)
+    sums = out if slots == 1 else torch.empty_like(out, dtype=torch.float64)
+    factors = factors.to(sums.dtype)[:, None]
+
+    def weighed(values: Tensor) -> Tensor:
+        values = values.to(sums.dtype).mul_(factors)
+        return values.nan_to_num_(0.0, 0.0, 0.0) if done.wild else values
+
+    parts = _views(network, sums)
+    for layer, (inputs, gradients) in enumerate(zip(done.inputs, done.gradients, strict=True)):
+        gradient = weighed(gradients).unflatten(0, (blocks, -1))
+        values = inputs.to(sums.dtype).unflatten(0, (blocks, -1))
+        torch.bmm(gradient.mT, values, out=parts[f"weight {layer}"])
+        torch.sum(gradient, 1, out=parts[f"bias {layer}"])
+    if done.embedded is not None:
+        parts["tables"].zero_()
+        begin = torch.arange(blocks, device=sums.device) * network.dimension
+        entries = rows.codes.unflatten(0, (blocks, -1)) * network.width + begin[:, None, None]
+        places = entries[..., None] + torch.arange(network.width, device=sums.device)
+        sums.view(-1).scatter_add_(0, places.view(-1), weighed(done.embedded.flatten(1)).view(-1))
+    if sums is not out:
+        out.copy_(sums)

@@ -1,0 +1,1 @@
+"""Which consumer will respond to which campaign. Imports nothing: `fold` needs no torch."""

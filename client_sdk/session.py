@@ -1,0 +1,268 @@
+"""The member's end of the link: one outbound stream, kept up; tasks in, answers out.
+
+A task is answered once. Its answer is kept in memory, and a repeated task gets those bytes again
+(rule R3); they die with the process, and then the attempt is over for this member.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+
+import grpc
+import grpc.aio
+
+from privacy.errors import LinkError
+from protos.alliance.v1 import exchange_pb2 as wire
+from protos.alliance.v1 import exchange_pb2_grpc
+from protos.codec import ArraySpec, TaskKey, array_specs, chunks
+from protos.limits import LIMITS, PROTOCOL
+from protos.tls import TlsMaterial
+
+__all__ = ["MALFORMED", "Answer", "Answerer", "Session"]
+
+_LOG = logging.getLogger(__name__)
+
+KEPT_ANSWERS: Final = 2
+"""Finished answers kept for repetition: a coordinator asks again only for what is open."""
+MALFORMED: Final = 5
+"""Refusal code of a task whose arrays were not acceptable."""
+FATAL: Final = frozenset(
+    {
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.FAILED_PRECONDITION,
+    }
+)
+"""Refusals that reconnecting does not mend."""
+
+
+@dataclass(slots=True)
+class _Incoming:
+    """A task whose array bytes are still arriving."""
+
+    task: wire.Task
+    specs: list[ArraySpec]
+    received: bytearray = field(default_factory=bytearray)
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A finished answer: content with its array bytes, or a refusal (code, sentence)."""
+
+    content: wire.Content
+    buffers: list[memoryview]
+    refusal: tuple[int, str] | None = None
+
+
+Answerer = Callable[[TaskKey, wire.Task, list[tuple[ArraySpec, bytes]]], Answer]
+"""Answers one task; called in one worker thread, one task at a time. Never raises."""
+
+
+class Session:
+    """Keeps one stream to the coordinator and answers its tasks with a ClientApp.
+
+    Args:
+        target: host and port of the coordinator.
+        tls: this member's certificate and the authority it trusts.
+        answer: answers tasks.
+        most_task_bytes: cap on the array bytes of a task, from the terms accepted so far.
+        software: name and version, told to the coordinator.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        tls: TlsMaterial,
+        answer: Answerer,
+        *,
+        most_task_bytes: Callable[[], int],
+        software: str,
+    ) -> None:
+        self._target = target
+        self._tls = tls
+        self._answer_task = answer
+        self._most_task_bytes = most_task_bytes
+        self._software = software
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="client-app")
+        self._answers: OrderedDict[TaskKey, Answer] = OrderedDict()
+        self._working: dict[TaskKey, asyncio.Task[None]] = {}
+        self._over: set[TaskKey] = set()
+        # Of the present stream:
+        self._asked: set[TaskKey] = set()
+        self._incoming: _Incoming | None = None
+        self._outgoing: asyncio.Queue[wire.MemberFrame] = asyncio.Queue()
+
+    async def run(self) -> None:
+        """Stays connected until cancelled, with exponential backoff between attempts.
+
+        Raises:
+            LinkError: if the coordinator refuses this member for good.
+        """
+        pause_s = LIMITS.reconnect_first_s
+        while True:
+            connected_s = time.monotonic()
+            try:
+                await self._converse()
+            except grpc.aio.AioRpcError as error:
+                if error.code() in FATAL:
+                    raise LinkError(f"{self._target}: {error.details()}") from error
+                _LOG.warning("%s: %s (%s)", self._target, error.code().name, error.details())
+            except LinkError as error:
+                _LOG.warning("%s: %s", self._target, error)
+            if time.monotonic() - connected_s > LIMITS.reconnect_most_s:
+                pause_s = LIMITS.reconnect_first_s
+            jitter = 0.5 + secrets.randbelow(1000) / 1000
+            await asyncio.sleep(pause_s * jitter)
+            pause_s = min(2 * pause_s, LIMITS.reconnect_most_s)
+
+    async def _converse(self) -> None:
+        """One stream from connecting to its end."""
+        credentials = grpc.ssl_channel_credentials(
+            self._tls.authority, self._tls.key, self._tls.certificate
+        )
+        options = [
+            ("grpc.max_receive_message_length", LIMITS.frame_bytes),
+            ("grpc.max_send_message_length", LIMITS.frame_bytes),
+            ("grpc.keepalive_time_ms", round(LIMITS.keepalive_time_s * 1000)),
+            ("grpc.keepalive_timeout_ms", round(LIMITS.keepalive_timeout_s * 1000)),
+            ("grpc.http2.max_pings_without_data", 0),
+        ]
+        self._asked, self._incoming, self._outgoing = set(), None, asyncio.Queue()
+        async with grpc.aio.secure_channel(self._target, credentials, options=options) as channel:
+            stub = exchange_pb2_grpc.ExchangeStub(channel)  # type: ignore[no-untyped-call]
+            stream = stub.Connect()
+            await stream.write(
+                wire.MemberFrame(hello=wire.Hello(protocol=PROTOCOL, software=self._software))
+            )
+            welcome = await stream.read()
+            if welcome is grpc.aio.EOF or welcome.WhichOneof("frame") != "welcome":
+                raise LinkError("the coordinator closed the stream before a welcome")
+            _LOG.info("connected to %s as %s", self._target, welcome.welcome.member)
+            writer = asyncio.create_task(self._write(stream))
+            try:
+                while (frame := await stream.read()) is not grpc.aio.EOF:
+                    self._take(frame)
+            finally:
+                writer.cancel()
+
+    async def _write(
+        self, stream: grpc.aio.StreamStreamCall[wire.MemberFrame, wire.CoordinatorFrame]
+    ) -> None:
+        while True:
+            await stream.write(await self._outgoing.get())
+
+    # Frames from the coordinator.
+
+    def _take(self, frame: wire.CoordinatorFrame) -> None:
+        kind = frame.WhichOneof("frame")
+        if kind == "task":
+            self._take_task(frame.task)
+        elif kind == "chunk":
+            self._take_chunk(frame.chunk)
+        elif kind == "clear":
+            self._send_arrays(TaskKey.of(frame.clear.id))
+        elif kind == "rejection":
+            self._take_rejection(frame.rejection)
+        elif kind != "receipt":
+            raise LinkError(f"unexpected frame {kind}")
+
+    def _take_task(self, task: wire.Task) -> None:
+        key = TaskKey.of(task.id)
+        try:
+            specs = array_specs(task.content, most_bytes=self._most_task_bytes())
+        except LinkError as error:
+            self._refuse(key, str(error))
+            self._incoming = None
+            return
+        size_bytes = sum(spec.size_bytes for spec in specs)
+        self._incoming = _Incoming(task, specs, bytearray(size_bytes))
+        if size_bytes == 0:
+            self._start()
+
+    def _take_chunk(self, chunk: wire.Chunk) -> None:
+        incoming = self._incoming
+        if incoming is None or chunk.id != incoming.task.id:
+            return  # belongs to a task that was refused
+        end = chunk.offset + len(chunk.data)
+        if chunk.offset != incoming.size_bytes or end > len(incoming.received) or not chunk.data:
+            raise LinkError(f"{TaskKey.of(chunk.id)}: array bytes out of order")
+        incoming.received[chunk.offset : end] = chunk.data
+        incoming.size_bytes = end
+        if end == len(incoming.received):
+            self._start()
+
+    def _take_rejection(self, rejection: wire.Rejection) -> None:
+        """The task is over: what waits in the worker's queue is not begun."""
+        key = TaskKey.of(rejection.id)
+        _LOG.warning("%s: %s", key, rejection.sentence[:500])
+        self._over.add(key)
+
+    def _start(self) -> None:
+        """All bytes of a task are here: answer it, unless it is answered or under way."""
+        incoming, self._incoming = self._incoming, None
+        if incoming is None:
+            return
+        key = TaskKey.of(incoming.task.id)
+        self._asked.add(key)
+        if key in self._answers:
+            self._announce(key)
+        elif key not in self._working:
+            self._over = {old for old in self._over if old.study != key.study or old >= key}
+            self._working[key] = asyncio.create_task(self._work(key, incoming))
+
+    # Answers to the coordinator.
+
+    async def _work(self, key: TaskKey, incoming: _Incoming) -> None:
+        deadline_s = time.monotonic() + incoming.task.deadline_ms / 1000
+        try:
+            loop = asyncio.get_running_loop()
+            answer = await loop.run_in_executor(
+                self._worker, self._answer, key, incoming, deadline_s
+            )
+        finally:
+            del self._working[key]
+        if answer is None:
+            return
+        self._answers[key] = answer
+        while len(self._answers) > KEPT_ANSWERS:
+            self._answers.popitem(last=False)
+        if key in self._asked:  # otherwise the stream broke; the task comes again on the next one
+            self._announce(key)
+
+    def _answer(self, key: TaskKey, incoming: _Incoming, deadline_s: float) -> Answer | None:
+        """In the worker thread: the app's answer; None for a task that is over by now."""
+        if key in self._over or time.monotonic() > deadline_s:
+            return None
+        arrays, offset = [], 0
+        for spec in incoming.specs:
+            arrays.append((spec, bytes(incoming.received[offset : offset + spec.size_bytes])))
+            offset += spec.size_bytes
+        return self._answer_task(key, incoming.task, arrays)
+
+    def _announce(self, key: TaskKey) -> None:
+        answer = self._answers[key]
+        if answer.refusal is not None:
+            code, sentence = answer.refusal
+            refusal = wire.Refusal(id=key.to_wire(), code=code, sentence=sentence)
+            self._outgoing.put_nowait(wire.MemberFrame(refusal=refusal))
+            return
+        announced = wire.Answer(id=key.to_wire(), content=answer.content)
+        self._outgoing.put_nowait(wire.MemberFrame(answer=announced))
+
+    def _send_arrays(self, key: TaskKey) -> None:
+        if (answer := self._answers.get(key)) is not None:
+            for chunk in chunks(key, answer.buffers):
+                self._outgoing.put_nowait(wire.MemberFrame(chunk=chunk))
+
+    def _refuse(self, key: TaskKey, sentence: str) -> None:
+        refusal = wire.Refusal(id=key.to_wire(), code=MALFORMED, sentence=sentence)
+        self._outgoing.put_nowait(wire.MemberFrame(refusal=refusal))

@@ -1,0 +1,92 @@
+"""The command `alliance-coordinator`."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from privacy.errors import AllianceError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Runs an alliance's studies: asks members for private sums and learns from those alone.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Runs an alliance's studies."""
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="coordinator.toml")],
+    json: Annotated[bool, typer.Option("--json", help="one JSON object per event")] = False,
+) -> None:
+    """Runs the study that the configuration names, from proposing to publishing."""
+    from coordinator.app import run as run_study
+    from coordinator.config import CoordinatorConfig
+    from coordinator.console import Lines
+    from coordinator.monitor import JsonLines, Monitor
+    from protos.config import read_config
+
+    settings = read_config(config, CoordinatorConfig).relative_to(config.parent)
+    monitor = Monitor(JsonLines(sys.stdout) if json else Lines(sys.stdout))
+    asyncio.run(run_study(settings, monitor))
+
+
+@app.command("throw-away-authority")
+def throw_away_authority(
+    folder: Annotated[Path, typer.Argument(help="where the certificates are written")],
+    member: Annotated[list[str], typer.Option(help="a member's name; give one for each")],
+    host: Annotated[list[str], typer.Option(help="a host name or address of the coordinator")],
+    days: Annotated[int, typer.Option(min=1, max=30, help="how long they are valid")] = 1,
+) -> None:
+    """Makes certificates for a trial: an authority, a coordinator and members.
+
+    The authority's key is not kept. For a trial only: in an alliance each member makes its own key.
+    """
+    from privacy.certificates import Authority
+
+    now, lifetime = dt.datetime.now(dt.UTC), dt.timedelta(days=days)
+    authority = Authority("throw-away alliance", now=now, lifetime=lifetime)
+    sides = {"coordinator": authority.issue_coordinator(host, now=now, lifetime=lifetime)}
+    for name in member:
+        sides[name] = authority.issue_member(name, now=now, lifetime=lifetime)
+    for name, issued in sides.items():
+        side = folder / name
+        side.mkdir(parents=True, exist_ok=True)
+        (side / "authority.pem").write_bytes(authority.certificate)
+        (side / "certificate.pem").write_bytes(issued.certificate)
+        key = side / "key.pem"
+        key.touch(mode=0o600)
+        key.chmod(0o600)
+        key.write_bytes(issued.key)
+    typer.echo(f"{folder}: {', '.join(sides)}; valid for {days} days")
+
+
+def main() -> None:
+    """Entry point: errors of ours end in one sentence and exit code 1."""
+    try:
+        app()
+    except AllianceError as error:
+        typer.echo(f"alliance-coordinator: {error}", err=True)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        typer.echo(
+            f"alliance-coordinator: {error.name} is not installed; "
+            "run: pip install 'alliance[coordinator]'",
+            err=True,
+        )
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

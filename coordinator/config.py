@@ -1,0 +1,46 @@
+"""What the operator configures: where to listen, which study, where to keep things."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from privacy.terms import StrictModel
+from protos.tls import TlsFiles
+
+__all__ = ["CoordinatorConfig", "Deadlines"]
+
+
+class Deadlines(StrictModel):
+    """How long the operator waits, in seconds; none of it changes a guarantee."""
+
+    assemble_s: float = Field(default=60.0, gt=0)
+    """For members to connect before the study, and before a round that lacks too many."""
+    propose_s: float = Field(default=120.0, gt=0)
+    round_s: float = Field(default=30.0, gt=0)
+    reconnect_grace_s: float = Field(default=1.0, ge=0)
+    """A member whose stream broke is waited for this long within a round."""
+
+
+class CoordinatorConfig(StrictModel):
+    """One coordinator and the study it runs. Paths are relative to the configuration file."""
+
+    listen: str = Field(default="127.0.0.1:9443", pattern=r"^.+:\d{1,5}$")
+    """Address and port; port 0 takes a free one and says which."""
+    study: Path
+    """The terms, as JSON."""
+    state: Path
+    """Folder for published models and the event log."""
+    tls: TlsFiles
+    deadlines: Deadlines = Deadlines()
+
+    def relative_to(self, folder: Path) -> CoordinatorConfig:
+        """The same with its paths resolved against ``folder``."""
+        return self.model_copy(
+            update={
+                "study": folder / self.study,
+                "state": folder / self.state,
+                "tls": self.tls.relative_to(folder),
+            }
+        )

@@ -1,0 +1,153 @@
+"""What happens in a study, as events; never update values or personal data."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+__all__ = [
+    "AttemptFailed",
+    "Event",
+    "JsonLines",
+    "Listening",
+    "MemberFaulted",
+    "MemberJoined",
+    "MemberLeft",
+    "MemberRefused",
+    "Monitor",
+    "RoundClosed",
+    "Sink",
+    "StudyFinished",
+    "StudyOpened",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """The port is open; members may connect."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class StudyOpened:
+    """Members signed up; what the whole study may cost, projected before the first round."""
+
+    study: str
+    terms_hash: str
+    members: tuple[str, ...]
+    rounds: int
+    delta: float
+    epsilon_profile: Mapping[str, float]
+    epsilon_local: float
+    transport: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberJoined:
+    """A member's stream is up."""
+
+    member: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberLeft:
+    """A member's stream ended."""
+
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRefused:
+    """A member declined, in its own words (which depend on public inputs only)."""
+
+    member: str
+    task: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberFaulted:
+    """A member broke the protocol and what it sent was not used."""
+
+    member: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoundClosed:
+    """A sum was released."""
+
+    round: int
+    attempt: int
+    contributors: tuple[str, ...]
+    missing: tuple[str, ...]
+    seconds: float
+    attempts_spent: int
+    epsilon: float
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """Too few contributions: nothing was released, the attempt is spent all the same."""
+
+    round: int
+    attempt: int
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFinished:
+    """The model is published."""
+
+    study: str
+    rounds: int
+    attempts_spent: int
+    seconds: float
+    model: str
+
+
+Event = (
+    Listening
+    | StudyOpened
+    | MemberJoined
+    | MemberLeft
+    | MemberRefused
+    | MemberFaulted
+    | RoundClosed
+    | AttemptFailed
+    | StudyFinished
+)
+Sink = Callable[[Event], None]
+
+
+class Monitor:
+    """Hands every event to its sinks, in order, from whichever thread it came."""
+
+    def __init__(self, *sinks: Sink) -> None:
+        self._sinks = sinks
+        self._lock = threading.Lock()
+
+    def emit(self, event: Event) -> None:
+        """Tells all sinks."""
+        with self._lock:
+            for sink in self._sinks:
+                sink(event)
+
+
+class JsonLines:
+    """Writes events to a text stream, one JSON object a line, ``event`` naming the kind."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, event: Event) -> None:
+        """Writes one event and flushes."""
+        document: dict[str, Any] = {"event": type(event).__name__, **dataclasses.asdict(event)}
+        self._stream.write(json.dumps(document, ensure_ascii=False) + "\n")
+        self._stream.flush()

@@ -1,0 +1,232 @@
+"""One attempt at a private sum, as a state machine without I/O.
+
+Rules it enforces, numbered as in the code:
+ (1) only members of the cohort contribute, each once;
+ (2) an announced contribution has exactly the agreed dtype and shape, before a byte is taken;
+ (3) array bytes come only after the member was cleared, in order, without gap or overlap;
+ (4) whatever a member sent of an unfinished contribution is taken back when it drops;
+ (5) nothing is summed up below N - D contributions, and after the close nothing is added.
+
+States: COLLECTING -> CLOSED -> RELEASED, or COLLECTING -> FAILED. Secure aggregation stands between
+CLOSED and RELEASED: its consistency check and its unmasking turn the ring sum held here into the
+sum that `release` decodes. Until it is there, each contribution is only noised.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from privacy.errors import MemberFault, RoundFailed
+from privacy.fixedpoint import Grid, RingVector, add_in_place, decode
+from privacy.terms import Terms
+
+__all__ = ["Contribution", "Release", "Round", "State"]
+
+UNDO_BYTES = 32 << 20
+"""Unfinished contributions kept at once so that they can be taken back; never fewer than two."""
+
+
+class State(enum.Enum):
+    """Where an attempt stands."""
+
+    COLLECTING = "collecting"
+    CLOSED = "closed"
+    RELEASED = "released"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What is kept of a contribution once it is added: its receipt."""
+
+    member: str
+    size_bytes: int
+    sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The decoded sum of one attempt and who is in it.
+
+    Args:
+        total: float64, shape (dimension,): the noised sum over the contributors.
+        contributors: names, in roster order.
+    """
+
+    round: int
+    attempt: int
+    total: npt.NDArray[np.float64]
+    contributors: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Upload:
+    """A cleared contribution on its way: the bytes so far, kept to be taken back."""
+
+    received: list[bytes] = field(default_factory=list)
+    size_bytes: int = 0
+
+
+class Round:
+    """Collects the cohort's contributions to one attempt and adds them as their chunks arrive.
+
+    Memory: one ring vector, plus at most max(2 vectors, 32 MiB) of unfinished uploads.
+
+    Args:
+        terms: the study's terms.
+        round_number: from 1.
+        attempt: from 1 in each round.
+        cohort: the members asked, in roster order.
+    """
+
+    def __init__(
+        self, terms: Terms, *, round_number: int, attempt: int, cohort: tuple[str, ...]
+    ) -> None:
+        self.round_number = round_number
+        self.attempt = attempt
+        self.cohort = cohort
+        self.state = State.COLLECTING
+        self.contributions: dict[str, Contribution] = {}
+        self._least = terms.privacy.least_survivors
+        self._grid = Grid.of(terms)
+        self._sum: RingVector = np.zeros(terms.dimension, dtype=self._grid.dtype)
+        self._waiting: deque[str] = deque()
+        self._uploads: dict[str, _Upload] = {}
+        self._most_uploads = max(2, UNDO_BYTES // self.size_bytes)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of one contribution."""
+        return self._sum.nbytes
+
+    def announce(self, member: str, dtype: str, shape: tuple[int, ...]) -> None:
+        """Takes note that a member is ready to send. Ask `cleared` who may.
+
+        Raises:
+            MemberFault: rules (1) and (2).
+        """
+        self._expect_collecting(member)
+        if member not in self.cohort:  # (1)
+            raise MemberFault(member, f"{self._here} is not for it; it is not in the cohort")
+        if member in self.contributions or member in self._uploads or member in self._waiting:
+            raise MemberFault(member, f"announced a second contribution to {self._here}")
+        if dtype != self._sum.dtype.name or shape != self._sum.shape:  # (2)
+            raise MemberFault(
+                member,
+                f"announced {dtype} of shape {shape} for {self._here}; the terms say "
+                f"{self._sum.dtype.name} of shape {self._sum.shape}",
+            )
+        self._waiting.append(member)
+
+    def cleared(self) -> list[str]:
+        """Members that may send now and have not been told yet."""
+        fresh = []
+        while self._waiting and len(self._uploads) < self._most_uploads:
+            member = self._waiting.popleft()
+            self._uploads[member] = _Upload()
+            fresh.append(member)
+        return fresh
+
+    def add(self, member: str, offset: int, data: bytes) -> Contribution | None:
+        """Adds one chunk; the receipt if it was the last.
+
+        Args:
+            member: who sent it.
+            offset: position in bytes from the start of the vector.
+            data: little-endian ring elements.
+
+        Raises:
+            MemberFault: rule (3).
+        """
+        self._expect_collecting(member)
+        upload = self._uploads.get(member)
+        if upload is None:  # (3)
+            raise MemberFault(member, f"sent bytes for {self._here} without being cleared")
+        if offset != upload.size_bytes:
+            raise MemberFault(
+                member, f"sent bytes at {offset} for {self._here}, expected {upload.size_bytes}"
+            )
+        if not data or len(data) % self._sum.itemsize:
+            raise MemberFault(member, f"sent {len(data)} bytes, not whole ring elements")
+        if offset + len(data) > self.size_bytes:
+            raise MemberFault(
+                member, f"sent too many bytes for {self._here}: over {self.size_bytes}"
+            )
+        add_in_place(*self._places(offset, data))
+        upload.received.append(data)
+        upload.size_bytes += len(data)
+        if upload.size_bytes < self.size_bytes:
+            return None
+        digest = hashlib.sha256()
+        for part in upload.received:
+            digest.update(part)
+        del self._uploads[member]
+        receipt = Contribution(member, self.size_bytes, digest.digest())
+        self.contributions[member] = receipt
+        return receipt
+
+    def drop(self, member: str) -> None:
+        """Takes back whatever ``member`` sent of an unfinished contribution (rule (4))."""
+        if member in self._waiting:
+            self._waiting.remove(member)
+        upload = self._uploads.pop(member, None)
+        if upload is None or self.state is not State.COLLECTING:
+            return
+        offset = 0
+        for part in upload.received:
+            places, elements = self._places(offset, part)
+            np.subtract(places, elements, out=places)
+            offset += len(part)
+
+    def close(self) -> None:
+        """Ends the collecting: late members are dropped, the sum is final.
+
+        Raises:
+            RoundFailed: rule (5): fewer than N - D contributions arrived.
+        """
+        if self.state is not State.COLLECTING:
+            raise RoundFailed(f"{self._here}: cannot close a round that is {self.state.value}")
+        for member in [*self._waiting, *self._uploads]:
+            self.drop(member)
+        if len(self.contributions) < self._least:  # (5)
+            self.state = State.FAILED
+            missing = [name for name in self.cohort if name not in self.contributions]
+            raise RoundFailed(
+                f"{self._here}: {len(self.contributions)} contributions arrived and the terms "
+                f"demand {self._least}; missing: {', '.join(missing[:10])}"
+            )
+        self.state = State.CLOSED
+
+    def release(self) -> Release:
+        """Decodes the final sum; once.
+
+        Raises:
+            RoundFailed: if the round is not closed.
+        """
+        if self.state is not State.CLOSED:
+            raise RoundFailed(f"{self._here}: cannot release a round that is {self.state.value}")
+        self.state = State.RELEASED
+        contributors = tuple(name for name in self.cohort if name in self.contributions)
+        total = decode(self._sum, self._grid)
+        return Release(self.round_number, self.attempt, total, contributors)
+
+    def _places(self, offset: int, data: bytes) -> tuple[RingVector, RingVector]:
+        """The part of the sum that ``data`` belongs to, and its ring elements."""
+        start = offset // self._sum.itemsize
+        places = self._sum[start : start + len(data) // self._sum.itemsize]
+        elements = np.frombuffer(data, dtype=np.uint8).view(self._sum.dtype)
+        return places, elements
+
+    @property
+    def _here(self) -> str:
+        return f"round {self.round_number} attempt {self.attempt}"
+
+    def _expect_collecting(self, member: str) -> None:
+        if self.state is not State.COLLECTING:
+            raise MemberFault(member, f"answered {self._here}, which is {self.state.value}")

@@ -1,0 +1,46 @@
+"""Why a stream is refused: one complete table of reason -> (gRPC status, sentence)."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, get_args
+
+import grpc
+
+from privacy.errors import LinkError
+
+__all__ = ["REASONS", "Denied", "Reason", "denial"]
+
+Reason = Literal["not_mutual_tls", "not_in_roster", "no_hello", "other_protocol"]
+REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
+
+_TABLE: Final[dict[Reason, tuple[grpc.StatusCode, str]]] = {
+    "not_mutual_tls": (
+        grpc.StatusCode.UNAUTHENTICATED,
+        "TLS 1.3 with a client certificate is required",
+    ),
+    "not_in_roster": (
+        grpc.StatusCode.PERMISSION_DENIED,
+        "the name in this certificate is not in the roster; ask the operator to admit it",
+    ),
+    "no_hello": (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "the first frame must be a hello, within ten seconds",
+    ),
+    "other_protocol": (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "this coordinator speaks protocol 1; update the node",
+    ),
+}
+
+
+class Denied(LinkError):
+    """A stream is refused before anything of it is used."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(_TABLE[reason][1])
+        self.reason: Reason = reason
+
+
+def denial(error: Denied) -> tuple[grpc.StatusCode, str]:
+    """What the refused side is told."""
+    return _TABLE[error.reason]

@@ -1,0 +1,47 @@
+"""The coordinator's port: mutual TLS, capped frames, keepalive."""
+
+from __future__ import annotations
+
+import grpc
+import grpc.aio
+
+from coordinator.service import ExchangeService
+from privacy.errors import ConfigurationError
+from protos.alliance.v1 import exchange_pb2_grpc
+from protos.limits import LIMITS
+from protos.tls import TlsMaterial
+
+__all__ = ["start_server"]
+
+
+async def start_server(
+    service: ExchangeService, listen: str, tls: TlsMaterial
+) -> tuple[grpc.aio.Server, str]:
+    """Opens the port: mutual TLS, capped frames, keepalive; the server and its address.
+
+    Raises:
+        ConfigurationError: if the port cannot be opened.
+    """
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", LIMITS.frame_bytes),
+            ("grpc.max_send_message_length", LIMITS.frame_bytes),
+            ("grpc.keepalive_time_ms", round(LIMITS.keepalive_time_s * 1000)),
+            ("grpc.keepalive_timeout_ms", round(LIMITS.keepalive_timeout_s * 1000)),
+            ("grpc.http2.min_ping_interval_without_data_ms", 1000),
+            ("grpc.max_concurrent_streams", 4),
+            ("grpc.so_reuseport", 0),
+        ]
+    )
+    exchange_pb2_grpc.add_ExchangeServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    credentials = grpc.ssl_server_credentials(
+        [(tls.key, tls.certificate)], tls.authority, require_client_auth=True
+    )
+    try:
+        port = server.add_secure_port(listen, credentials)
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"cannot listen on {listen}: the port is in use or not allowed; choose another"
+        ) from error
+    await server.start()
+    return server, f"{listen.rpartition(':')[0]}:{port}"

@@ -1,0 +1,351 @@
+"""The coordinator's end of the link: one authenticated stream per member, tasks out, answers in.
+
+Everything here runs on one event loop, so an open round is touched by no other thread. Chunks of a
+contribution go straight into the round; only its receipt is handed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Container, Mapping
+from dataclasses import dataclass, field
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from coordinator.exchange import Absent, Answered, Exchange, Outcome, Outgoing, Refused
+from coordinator.monitor import MemberFaulted, MemberJoined, MemberLeft, MemberRefused, Monitor
+from coordinator.round import Round
+from coordinator.rpc_errors import Denied, denial
+from privacy.errors import LinkError, MemberFault
+from protos.alliance.v1 import exchange_pb2 as wire
+from protos.alliance.v1 import exchange_pb2_grpc
+from protos.codec import TaskKey, array_specs
+from protos.limits import LIMITS, PROTOCOL
+
+__all__ = ["ExchangeService"]
+
+
+@dataclass(slots=True, eq=False)
+class _Connection:
+    """One member's stream. The queue is unbounded in items, but each refers to shared bytes."""
+
+    member: str
+    outgoing: asyncio.Queue[wire.CoordinatorFrame | Exchange | None] = field(
+        default_factory=asyncio.Queue
+    )
+    rejected: set[TaskKey] = field(default_factory=set)
+
+    def send(self, frame: wire.CoordinatorFrame | Exchange | None) -> None:
+        self.outgoing.put_nowait(frame)
+
+    def reject(self, key: TaskKey, sentence: str) -> None:
+        self.rejected.add(key)
+        self.send(
+            wire.CoordinatorFrame(rejection=wire.Rejection(id=key.to_wire(), sentence=sentence))
+        )
+
+
+class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
+    """Keeps one stream per member and carries tasks over it.
+
+    Args:
+        roster: names that may connect, as their certificates give them.
+        monitor: is told who comes, goes and misbehaves.
+        reconnect_grace_s: an absent member is waited for this long, not for the whole deadline.
+    """
+
+    def __init__(
+        self, roster: Container[str], monitor: Monitor, *, reconnect_grace_s: float = 1.0
+    ) -> None:
+        self._roster = roster
+        self._monitor = monitor
+        self._grace_s = reconnect_grace_s
+        self._connections: dict[str, _Connection] = {}
+        self._left_s: dict[str, float] = {}
+        self._late: set[str] = set()
+        self._open: dict[TaskKey, Exchange] = {}
+        self._arrivals = asyncio.Event()
+
+    @property
+    def connected(self) -> list[str]:
+        """Members whose stream is up."""
+        return list(self._connections)
+
+    async def assemble(self, members: tuple[str, ...], *, timeout_s: float) -> list[str]:
+        """Waits until all of ``members`` are connected or the time is up; who is connected."""
+        deadline_s = asyncio.get_running_loop().time() + timeout_s
+        while any(name not in self._connections for name in members):
+            self._arrivals.clear()
+            if not await _wait(self._arrivals, deadline_s):
+                break
+        return [name for name in members if name in self._connections]
+
+    async def exchange(
+        self,
+        key: TaskKey,
+        tasks: Mapping[str, Outgoing],
+        *,
+        timeout_s: float,
+        round_: Round | None = None,
+    ) -> dict[str, Outcome]:
+        """Sends a task to members and collects their answers; never waits past ``timeout_s``.
+
+        An absent member, or one that missed the last deadline, is waited for only during the
+        reconnect grace; if it comes back while the task is open it is sent the task again.
+
+        Args:
+            key: what the task is.
+            tasks: by member.
+            timeout_s: the deadline, from now.
+            round_: where contributions go; without one an answer may carry no arrays.
+
+        Raises:
+            LinkError: if a task of that key is open already.
+        """
+        if key in self._open:
+            raise LinkError(f"{key}: is open already")
+        now_s = asyncio.get_running_loop().time()
+        exchange = Exchange(key, tasks, round_, now_s, now_s + timeout_s)
+        self._open[key] = exchange
+        for member in tasks:
+            if member in self._connections:
+                self._connections[member].send(exchange)
+        try:
+            while (until_s := self._wait_until(exchange)) is not None:
+                exchange.changed.clear()
+                await _wait(exchange.changed, until_s)
+        finally:
+            self._end(exchange)
+        return exchange.outcomes
+
+    def _wait_until(self, exchange: Exchange) -> float | None:
+        """When to look again; None when nobody is worth waiting for."""
+        absent = self._late | (exchange.tasks.keys() - self._connections.keys())
+        graces_s = {
+            member: max(exchange.opened_s, self._left_s.get(member, 0.0)) + self._grace_s
+            for member in absent
+        }
+        return exchange.wait_until(asyncio.get_running_loop().time(), graces_s)
+
+    def _end(self, exchange: Exchange) -> None:
+        """Closes a task: whoever has not answered is late, and is told so."""
+        exchange.over = True
+        del self._open[exchange.key]
+        for member in exchange.tasks:
+            if member in exchange.outcomes:
+                continue
+            exchange.outcomes[member] = Absent()
+            self._late.add(member)
+            if exchange.round is not None:
+                exchange.round.drop(member)
+            if member in self._connections:
+                self._connections[member].reject(exchange.key, f"{exchange.key} is over")
+
+    # One member's stream.
+
+    async def Connect(  # noqa: N802  (the name in the .proto)
+        self,
+        request_iterator: AsyncIterator[wire.MemberFrame],
+        context: grpc.aio.ServicerContext[wire.MemberFrame, wire.CoordinatorFrame],
+    ) -> None:
+        """Serves one member until it leaves; refuses before reading a message if it may not."""
+        try:
+            member = self._authenticate(context)
+            await self._greet(member, request_iterator, context)
+        except Denied as reason:
+            status, sentence = denial(reason)
+            await context.abort(status, sentence)
+            return
+        connection = _Connection(member)
+        if (previous := self._connections.get(member)) is not None:
+            self._leave(previous)  # the newer stream wins: the older one is half open
+        self._connections[member] = connection
+        self._monitor.emit(MemberJoined(member, context.peer()))
+        self._arrivals.set()
+        for exchange in self._open.values():
+            if member in exchange.tasks and member not in exchange.outcomes:
+                connection.send(exchange)
+                exchange.changed.set()
+        loop = asyncio.get_running_loop()
+        reader = loop.create_task(self._read(connection, request_iterator))
+        try:
+            while (item := await connection.outgoing.get()) is not None:
+                frames = item.frames(member, loop.time()) if isinstance(item, Exchange) else [item]
+                for frame in frames:
+                    await context.write(frame)
+        except asyncio.CancelledError:
+            pass  # grpc cancels the handler of a stream that is gone; there is nothing to answer
+        finally:
+            reader.cancel()
+            self._leave(connection)
+
+    def _authenticate(
+        self, context: grpc.aio.ServicerContext[wire.MemberFrame, wire.CoordinatorFrame]
+    ) -> str:
+        """The member's name from its verified certificate."""
+        authenticated = context.auth_context()
+        version = next(iter(authenticated.get("ssl_tls_version", ())), b"")
+        names = list(authenticated.get("x509_common_name", ()))
+        if version != b"TLSv1.3" or len(names) != 1:
+            raise Denied("not_mutual_tls")
+        name = names[0].decode("utf-8", "replace")
+        if name not in self._roster:
+            raise Denied("not_in_roster")
+        return name
+
+    async def _greet(
+        self,
+        member: str,
+        requests: AsyncIterator[wire.MemberFrame],
+        context: grpc.aio.ServicerContext[wire.MemberFrame, wire.CoordinatorFrame],
+    ) -> None:
+        try:
+            first = await asyncio.wait_for(anext(requests), LIMITS.hello_timeout_s)
+        except (TimeoutError, StopAsyncIteration) as error:
+            raise Denied("no_hello") from error
+        if first.WhichOneof("frame") != "hello":
+            raise Denied("no_hello")
+        if first.hello.protocol != PROTOCOL:
+            raise Denied("other_protocol")
+        await context.write(
+            wire.CoordinatorFrame(welcome=wire.Welcome(protocol=PROTOCOL, member=member))
+        )
+
+    async def _read(
+        self, connection: _Connection, requests: AsyncIterator[wire.MemberFrame]
+    ) -> None:
+        """Takes frames off one stream until it ends."""
+        try:
+            async for frame in requests:
+                try:
+                    self._take(connection, frame)
+                except (MemberFault, LinkError) as error:
+                    fault = error if isinstance(error, MemberFault) else None
+                    what = fault.what if fault else str(error)
+                    self._monitor.emit(MemberFaulted(connection.member, what))
+        except (grpc.RpcError, DecodeError, asyncio.InvalidStateError):
+            pass  # the stream is gone; leaving is handled below, once
+        finally:
+            connection.send(None)
+
+    def _leave(self, connection: _Connection) -> None:
+        """Forgets a stream that ended, unless a newer one took its place."""
+        connection.send(None)
+        member = connection.member
+        if self._connections.get(member) is not connection:
+            return
+        del self._connections[member]
+        self._left_s[member] = asyncio.get_running_loop().time()
+        self._monitor.emit(MemberLeft(member))
+        for exchange in self._open.values():
+            if exchange.round is not None and member in exchange.tasks:
+                exchange.round.drop(member)
+                self._clear_next(exchange)
+            exchange.changed.set()
+
+    # Frames of one member.
+
+    def _take(self, connection: _Connection, frame: wire.MemberFrame) -> None:
+        if self._connections.get(connection.member) is not connection:
+            return
+        kind = frame.WhichOneof("frame")
+        if kind == "chunk":
+            self._take_chunk(connection, frame.chunk)
+        elif kind == "answer":
+            self._take_answer(connection, frame.answer)
+        elif kind == "refusal":
+            self._take_refusal(connection, frame.refusal)
+        else:
+            raise MemberFault(connection.member, f"sent an unexpected frame ({kind})")
+
+    def _exchange_of(self, connection: _Connection, key: TaskKey) -> Exchange:
+        """The open task a member speaks of."""
+        exchange = self._open.get(key)
+        if exchange is None or connection.member not in exchange.tasks:
+            connection.reject(key, f"{key} is not open for you")
+            raise MemberFault(connection.member, f"answered {key}, which is not open for it")
+        if connection.member in exchange.outcomes:
+            connection.reject(key, f"{key} is answered already")
+            raise MemberFault(connection.member, f"answered {key} twice")
+        return exchange
+
+    def _take_answer(self, connection: _Connection, answer: wire.Answer) -> None:
+        member = connection.member
+        exchange = self._exchange_of(connection, TaskKey.of(answer.id))
+        try:
+            if exchange.round is None:
+                array_specs(answer.content, most_bytes=0)
+                self._settle(connection, exchange, Answered(answer.content), b"")
+                return
+            specs = array_specs(answer.content, most_bytes=exchange.round.size_bytes)
+            if len(specs) != 1:
+                raise MemberFault(member, f"announced {len(specs)} arrays for one contribution")
+            exchange.round.announce(member, specs[0].dtype, specs[0].shape)
+            self._clear_next(exchange)
+        except (MemberFault, LinkError) as error:
+            self._fault(connection, exchange, error)
+
+    def _take_chunk(self, connection: _Connection, chunk: wire.Chunk) -> None:
+        key = TaskKey.of(chunk.id)
+        if key in connection.rejected:
+            return  # was on its way when the rejection went out
+        exchange = self._exchange_of(connection, key)
+        try:
+            if exchange.round is None:
+                raise MemberFault(connection.member, f"sent array bytes for {key}")
+            receipt = exchange.round.add(connection.member, chunk.offset, chunk.data)
+        except MemberFault as error:
+            self._fault(connection, exchange, error)
+            return
+        if receipt is not None:
+            self._settle(connection, exchange, Answered(receipt), receipt.sha256)
+            self._clear_next(exchange)
+
+    def _take_refusal(self, connection: _Connection, refusal: wire.Refusal) -> None:
+        key = TaskKey.of(refusal.id)
+        exchange = self._exchange_of(connection, key)
+        sentence = refusal.sentence[:500]
+        self._late.discard(connection.member)
+        self._monitor.emit(MemberRefused(connection.member, str(key), sentence))
+        exchange.settle(connection.member, Refused(refusal.code, sentence))
+
+    def _settle(
+        self, connection: _Connection, exchange: Exchange, outcome: Answered, sha256: bytes
+    ) -> None:
+        self._late.discard(connection.member)
+        receipt = wire.Receipt(id=exchange.key.to_wire(), sha256=sha256)
+        connection.send(wire.CoordinatorFrame(receipt=receipt))
+        exchange.settle(connection.member, outcome)
+
+    def _fault(
+        self, connection: _Connection, exchange: Exchange, error: MemberFault | LinkError
+    ) -> None:
+        """The member's answer is not used; the round goes on without it."""
+        what = error.what if isinstance(error, MemberFault) else str(error)
+        if exchange.round is not None:
+            exchange.round.drop(connection.member)
+            self._clear_next(exchange)
+        connection.reject(exchange.key, what)
+        self._monitor.emit(MemberFaulted(connection.member, what))
+        exchange.settle(connection.member, Refused(0, what))
+
+    def _clear_next(self, exchange: Exchange) -> None:
+        """Tells members that may send now."""
+        if exchange.round is None:
+            return
+        clear = wire.CoordinatorFrame(clear=wire.Clear(id=exchange.key.to_wire()))
+        for member in exchange.round.cleared():
+            if member in self._connections:
+                self._connections[member].send(clear)
+
+
+async def _wait(event: asyncio.Event, until_s: float) -> bool:
+    """Waits for an event until a moment of the loop's clock; whether it came."""
+    remaining_s = until_s - asyncio.get_running_loop().time()
+    try:
+        await asyncio.wait_for(event.wait(), max(0.0, remaining_s))
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,325 @@
+"""The Flower strategy whose every train round is one private sum.
+
+The same strategy runs over the alliance link and under Flower's simulation engine. On the link a
+contribution has been added by the time its reply is here, and the reply is a receipt; under
+simulation the reply carries the contribution and it is added here.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from client_sdk.recipes.propensity import fold as recipe
+from coordinator.cohort import choose
+from coordinator.config import Deadlines
+from coordinator.grid import LinkGrid, task_key
+from coordinator.monitor import (
+    AttemptFailed,
+    MemberRefused,
+    Monitor,
+    RoundClosed,
+    StudyFinished,
+    StudyOpened,
+)
+from coordinator.round import Release, Round
+from privacy.accounting import Accountant, project
+from privacy.errors import MemberFault, RoundFailed
+from privacy.terms import Terms
+from protos.codec import array_to_flower, flower_to_array
+
+__all__ = ["PrivateSumStrategy", "Publish"]
+
+EPSILON_POINTS: Final = 64
+
+Publish = Callable[[npt.NDArray[np.float32], int, bool], str]
+"""Keeps published parameters: (parameters, round, whether it is the last); says where."""
+
+
+class PrivateSumStrategy(Strategy):
+    """Runs one study: propose the terms, one private sum per round, publish.
+
+    Args:
+        terms: the study.
+        monitor: is told what happens.
+        publish: keeps each round's published parameters.
+        deadlines: how long to wait.
+        transport: one sentence on what the coordinator sees, for the record.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        *,
+        monitor: Monitor,
+        publish: Publish,
+        deadlines: Deadlines,
+        transport: str,
+    ) -> None:
+        self._terms = terms
+        self._monitor = monitor
+        self._publish = publish
+        self._deadlines = deadlines
+        self._transport = transport
+        self._accountant = Accountant(terms)
+        self._spent = _spent_table(self._accountant)
+        self._state = recipe.initial_state(terms)
+        self._names: dict[int, str] = {}
+        self._round: Round | None = None
+        self._opened_s = 0.0
+        self.attempts = 0
+
+    def summary(self) -> None:
+        """Nothing: the monitor says it all."""
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord | None = None,
+        num_rounds: int = 0,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Runs the whole study; rounds and parameters come from the terms, not from here.
+
+        Raises:
+            RoundFailed: if too few members are willing, or the attempts are used up.
+        """
+        started_s = time.perf_counter()
+        willing = self._propose(grid)
+        arrays, result = self._arrays(), Result()
+        for round_number in range(1, self._terms.privacy.rounds + 1):
+            attempt = 0
+            while True:
+                attempt += 1
+                messages = self._open(round_number, attempt, arrays, grid, willing)
+                replies = grid.send_and_receive(messages, timeout=self._deadlines.round_s)
+                released, _ = self.aggregate_train(round_number, replies)
+                if released is not None:
+                    break
+            arrays = result.arrays = released
+        where = self._publish(recipe.published(self._state), self._terms.privacy.rounds, True)
+        grid.send_and_receive(self._publication(grid), timeout=self._deadlines.round_s)
+        self._monitor.emit(
+            StudyFinished(
+                self._terms.study,
+                self._terms.privacy.rounds,
+                self.attempts,
+                time.perf_counter() - started_s,
+                where,
+            )
+        )
+        return result
+
+    # Proposing and publishing.
+
+    def _propose(self, grid: Grid) -> set[str]:
+        """Asks every member to accept the terms; who does.
+
+        Raises:
+            RoundFailed: if fewer than N - D do.
+        """
+        if isinstance(grid, LinkGrid):
+            grid.assemble(timeout_s=self._deadlines.assemble_s)
+        terms = ConfigRecord({"document": self._terms.model_dump_json()})
+        content = RecordDict({"task": self._task(0, 1), "terms": terms})
+        messages = [
+            grid.create_message(content, "train.propose", node_id, "0")
+            for node_id in grid.get_node_ids()
+        ]
+        willing: set[str] = set()
+        for message, reply in _paired(
+            messages, grid.send_and_receive(messages, timeout=self._deadlines.propose_s)
+        ):
+            node_id = message.metadata.dst_node_id
+            if reply.has_error():
+                if not isinstance(grid, LinkGrid):  # the link's service has reported it
+                    self._monitor.emit(MemberRefused(str(node_id), "propose", _reason(reply)))
+                continue
+            name = str(reply.content.config_records["acceptance"]["member"])
+            if isinstance(grid, LinkGrid):
+                name = grid.member(node_id)
+            self._names[node_id] = name
+            willing.add(name)
+        least = self._terms.privacy.least_survivors
+        if len(willing) < least:
+            raise RoundFailed(
+                f"study {self._terms.study}: {len(willing)} members accepted the terms, "
+                f"{least} are needed; the refusals above say why"
+            )
+        projection = project(self._terms)
+        self._monitor.emit(
+            StudyOpened(
+                self._terms.study,
+                self._terms.hash,
+                tuple(entry.name for entry in self._terms.roster if entry.name in willing),
+                self._terms.privacy.rounds,
+                self._terms.privacy.delta,
+                {str(m): epsilon for m, epsilon in projection.profile.items()},
+                projection.epsilon_local,
+                self._transport,
+            )
+        )
+        return willing
+
+    def _publication(self, grid: Grid) -> list[Message]:
+        arrays = ArrayRecord({"parameters": array_to_flower(recipe.published(self._state))})
+        task = self._task(self._terms.privacy.rounds, 1)
+        content = RecordDict({"task": task, "model": arrays})
+        return [
+            grid.create_message(content, "train.publish", node_id, str(self._terms.privacy.rounds))
+            for node_id in self._names
+        ]
+
+    # One round.
+
+    def _open(
+        self, round_number: int, attempt: int, arrays: ArrayRecord, grid: Grid, willing: set[str]
+    ) -> list[Message]:
+        """Opens an attempt: who is in it, where contributions go, and the messages.
+
+        Raises:
+            RoundFailed: if the attempts are used up or too few members are present.
+        """
+        if self.attempts >= self._terms.privacy.max_attempts:
+            raise RoundFailed(
+                f"round {round_number}: all {self._terms.privacy.max_attempts} attempts of the "
+                "terms are used; propose a new study"
+            )
+        present = {self._names[node] for node in grid.get_node_ids() if node in self._names}
+        if isinstance(grid, LinkGrid) and len(present) < self._terms.privacy.least_survivors:
+            present = set(grid.assemble(timeout_s=self._deadlines.assemble_s))
+        cohort = choose(self._terms, willing=willing, present=present)
+        self.attempts += 1
+        self._opened_s = time.perf_counter()
+        self._round = Round(self._terms, round_number=round_number, attempt=attempt, cohort=cohort)
+        config = ConfigRecord({"terms_hash": self._terms.hash})
+        messages = list(self.configure_train(round_number, arrays, config, grid))
+        if isinstance(grid, LinkGrid) and messages:
+            grid.expect(task_key(messages[0]), self._round)
+        return messages
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """One ``train.contribute`` message for each member of the open attempt."""
+        open_round = self._expect_round()
+        content = RecordDict(
+            {
+                "task": self._task(server_round, open_round.attempt),
+                "terms": config,
+                "model": arrays,
+            }
+        )
+        return [
+            grid.create_message(content, "train.contribute", node_id, str(server_round))
+            for node_id, name in self._names.items()
+            if name in open_round.cohort
+        ]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Closes the open attempt; the next parameters, or None where it failed."""
+        open_round = self._expect_round()
+        for reply in replies:
+            if not reply.has_error():
+                self._add_simulated(open_round, reply)
+        try:
+            open_round.close()
+        except RoundFailed as error:
+            self._monitor.emit(AttemptFailed(server_round, open_round.attempt, str(error)))
+            return None, None
+        release = open_round.release()
+        self._state = recipe.fold(self._state, self._mean(release), self._terms)
+        self._publish(recipe.published(self._state), server_round, False)
+        seconds = time.perf_counter() - self._opened_s
+        self._monitor.emit(
+            RoundClosed(
+                server_round,
+                open_round.attempt,
+                release.contributors,
+                tuple(name for name in open_round.cohort if name not in release.contributors),
+                seconds,
+                self.attempts,
+                self._spent[self.attempts],
+            )
+        )
+        return self._arrays(), MetricRecord({"seconds": seconds})
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Nothing: an evaluation is a private sum of its own."""
+        return []
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Nothing: see `configure_evaluate`."""
+        return None
+
+    def _add_simulated(self, open_round: Round, reply: Message) -> None:
+        """Adds a contribution that came inside its reply; a receipt needs nothing more."""
+        record = reply.content.get("contribution")
+        if not isinstance(record, ArrayRecord):
+            return
+        name = self._names[reply.metadata.src_node_id]
+        try:
+            array = flower_to_array(record["sum"])
+            open_round.announce(name, array.dtype.name, array.shape)
+            open_round.cleared()
+            open_round.add(name, 0, array.tobytes())
+        except MemberFault as error:
+            open_round.drop(name)
+            self._monitor.emit(MemberRefused(name, "contribute", error.what))
+
+    def _mean(self, release: Release) -> npt.NDArray[np.float64]:
+        """Rule R11: divided by q times the survivors' declared consumers, never by a count."""
+        declared = sum(self._terms.entry(name).declared_consumers for name in release.contributors)
+        return release.total / (self._terms.privacy.sampling_probability * declared)
+
+    def _arrays(self) -> ArrayRecord:
+        return ArrayRecord({"parameters": array_to_flower(self._state.parameters)})
+
+    def _task(self, round_number: int, attempt: int) -> ConfigRecord:
+        return ConfigRecord({"study": self._terms.study, "round": round_number, "attempt": attempt})
+
+    def _expect_round(self) -> Round:
+        if self._round is None:
+            raise RoundFailed("no attempt is open; start() opens them")
+        return self._round
+
+
+def _paired(
+    messages: list[Message], replies: Iterable[Message]
+) -> Iterable[tuple[Message, Message]]:
+    """Each reply with the message it answers."""
+    sent = {message.metadata.message_id: message for message in messages}
+    for reply in replies:
+        yield sent[reply.metadata.reply_to_message_id], reply
+
+
+def _reason(reply: Message) -> str:
+    return reply.error.reason or f"error {reply.error.code}"
+
+
+def _spent_table(accountant: Accountant) -> list[float]:
+    """epsilon(1) after 0, 1, ... attempts, worked out before the first round.
+
+    Long studies are worked out at 64 points; between them stands the next point's, which is more.
+    """
+    most = accountant.terms.privacy.max_attempts
+    points = sorted({math.ceil(most * part / EPSILON_POINTS) for part in range(EPSILON_POINTS + 1)})
+    spent = {point: accountant.epsilon(attempts=point) for point in points}
+    return [spent[next(point for point in points if point >= count)] for count in range(most + 1)]

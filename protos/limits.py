@@ -1,0 +1,35 @@
+"""Every limit of the wire, named once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["LIMITS", "PROTOCOL", "Limits"]
+
+PROTOCOL: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Limits of one link; both sides enforce them on what they receive."""
+
+    frame_bytes: int = 1 << 20
+    """A whole frame, header included."""
+    chunk_bytes: int = (1 << 20) - 4096
+    """Array bytes in one chunk; leaves room for the frame's header."""
+    arrays: int = 64
+    """Arrays in one message; more would be a way to exhaust memory in headers."""
+    dimensions: int = 8
+    values: int = 256
+    """Configuration values in one message."""
+    blob_bytes: int = 1 << 19
+    """One text or blob among the configuration values."""
+    hello_timeout_s: float = 10.0
+    keepalive_time_s: float = 10.0
+    keepalive_timeout_s: float = 5.0
+    reconnect_first_s: float = 0.1
+    reconnect_most_s: float = 10.0
+
+
+LIMITS: Final = Limits()

@@ -1,0 +1,255 @@
+"""Terms: rules of the house, canonical form and hash."""
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from privacy.errors import TermsError
+from privacy.terms import Terms
+
+PRIVACY = {
+    "clipping_norm": 1.5,
+    "noise_multiplier": 1.25,
+    "sampling_probability": 0.05,
+    "rounds": 20,
+    "max_attempts": 25,
+    "delta": 1e-6,
+    "cohort_size": 8,
+    "colluders": 2,
+    "dropouts": 1,
+    "ring_bits": 32,
+}
+
+
+def document(**privacy: Any) -> dict[str, Any]:
+    """A valid document; keyword arguments replace privacy parameters."""
+    changed = PRIVACY | privacy
+    return {
+        "version": 1,
+        "alliance": "groceries",
+        "study": "churn",
+        "purpose": "Who stops buying.",
+        "recipe": "propensity",
+        "settings": {"hidden": [16, 8], "learning_rate": 0.25, "seed_name": "a"},
+        "dimension": 1000,
+        "contract": {
+            "name": "baskets",
+            "version": 1,
+            "consumer_id": "household",
+            "label": "stopped",
+            "columns": [
+                {"name": "spend", "kind": "number", "low": 0.0, "high": 100.5, "scale": "log"},
+                {"name": "region", "kind": "category", "values": ["north", "south"]},
+            ],
+            "rows_per_consumer": 4,
+        },
+        "privacy": changed,
+        "roster": [
+            {"name": f"member-{number}", "declared_consumers": 1000}
+            for number in range(changed["cohort_size"])
+        ],
+    }
+
+
+def parse(changed: dict[str, Any]) -> Terms:
+    """Terms from a document."""
+    return Terms.from_json(json.dumps(changed))
+
+
+def make_terms(*, dimension: int = 1000, declared: int = 1000, **privacy: Any) -> Terms:
+    """Valid terms for tests of other modules."""
+    changed = document(**privacy)
+    changed["dimension"] = dimension
+    for entry in changed["roster"]:
+        entry["declared_consumers"] = declared
+    return parse(changed)
+
+
+@pytest.mark.parametrize(
+    ("privacy", "complaint"),
+    [
+        ({"colluders": 0}, "greater than or equal to 1"),
+        ({"colluders": 6, "dropouts": 1}, "R1.*colluders"),
+        ({"colluders": 4, "dropouts": 2}, "R1.*colluders"),
+        ({"cohort_size": 4, "colluders": 3, "dropouts": 0}, "R1.*at least 2"),
+        ({"cohort_size": 3, "colluders": 1, "dropouts": 1}, "R1.*colluders"),
+        ({"cohort_size": 2, "colluders": 1, "dropouts": 0}, "cohort_size"),
+        ({"max_attempts": 19}, "max_attempts must be at least rounds"),
+        ({"noise_multiplier": 0.0}, "noise_multiplier"),
+        ({"sampling_probability": 1.1}, "sampling_probability"),
+        ({"delta": 0.01}, "delta"),
+        ({"ring_bits": 48}, "ring_bits"),
+        ({"rounds": "20"}, "rounds"),
+        ({"dropouts": -1}, "dropouts"),
+    ],
+)
+def test_privacy_that_breaks_a_rule_is_refused(privacy: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(TermsError, match=complaint):
+        parse(document(**privacy))
+
+
+def test_infinite_noise_is_refused() -> None:
+    text = json.dumps(document()).replace("1.25", "Infinity")
+    with pytest.raises(TermsError, match="noise_multiplier"):
+        Terms.from_json(text)
+
+
+def test_largest_allowed_collusion_and_dropout_are_accepted() -> None:
+    terms = parse(document(cohort_size=8, colluders=3, dropouts=2))
+    assert terms.privacy.honest_survivors == 3
+    assert terms.privacy.least_survivors == 6
+
+
+@pytest.mark.parametrize("count", [1, 9, 10, 50, 400, 1000, 90_000])
+def test_one_digit_counts_are_accepted(count: int) -> None:
+    assert make_terms(declared=count).roster[0].declared_consumers == count
+
+
+@pytest.mark.parametrize("count", [0, -10, 11, 150, 1001, 120_000])
+def test_other_counts_are_refused(count: int) -> None:
+    with pytest.raises(TermsError, match="declared_consumers"):
+        make_terms(declared=count)
+
+
+def test_duplicate_roster_names_are_refused() -> None:
+    changed = document()
+    changed["roster"][1]["name"] = changed["roster"][0]["name"]
+    with pytest.raises(TermsError, match="roster names must be distinct"):
+        parse(changed)
+
+
+def test_roster_smaller_than_cohort_is_refused() -> None:
+    changed = document()
+    changed["roster"].pop()
+    with pytest.raises(TermsError, match="roster is smaller"):
+        parse(changed)
+
+
+def test_duplicate_columns_are_refused() -> None:
+    changed = document()
+    changed["contract"]["columns"][0]["name"] = "household"
+    with pytest.raises(TermsError, match="column names must be distinct"):
+        parse(changed)
+
+
+@pytest.mark.parametrize("where", [(), ("privacy",), ("contract",), ("roster", 0)])
+def test_unknown_keys_are_refused(where: tuple[Any, ...]) -> None:
+    changed = document()
+    target: Any = changed
+    for step in where:
+        target = target[step]
+    target["surprise"] = 1
+    with pytest.raises(TermsError, match="surprise"):
+        parse(changed)
+
+
+def test_settings_that_imitate_the_canonical_form_are_refused() -> None:
+    changed = document()
+    changed["settings"]["rate_billionths"] = 1
+    with pytest.raises(TermsError, match="_billionths"):
+        parse(changed)
+
+
+def test_text_that_is_not_json_is_refused() -> None:
+    with pytest.raises(TermsError, match="terms: document"):
+        Terms.from_json(b"{")
+
+
+def test_canonical_form_holds_integers_only() -> None:
+    def numbers(value: Any) -> list[Any]:
+        if isinstance(value, dict):
+            return [number for item in value.values() for number in numbers(item)]
+        if isinstance(value, list):
+            return [number for item in value for number in numbers(item)]
+        return [value] if isinstance(value, (int, float)) else []
+
+    canonical = parse(document()).canonical()
+    found = numbers(json.loads(canonical))
+    assert found
+    assert all(isinstance(number, int) for number in found)
+    parsed = json.loads(canonical)
+    assert parsed["privacy"]["noise_multiplier_billionths"] == 1_250_000_000
+    assert parsed["settings"]["learning_rate_billionths"] == 250_000_000
+
+
+def test_canonical_form_ignores_order_and_spacing() -> None:
+    changed = document()
+    reordered = dict(reversed(list(changed.items())))
+    assert Terms.from_json(json.dumps(reordered, indent=3)).hash == parse(changed).hash
+
+
+def test_more_than_nine_decimals_are_refused() -> None:
+    assert make_terms(delta=1e-9).hash
+    with pytest.raises(TermsError, match="nine decimals"):
+        _ = make_terms(delta=1.5e-9).hash
+
+
+def test_round_trip_keeps_terms_and_hash() -> None:
+    terms = parse(document())
+    again = Terms.from_json(terms.model_dump_json())
+    assert again == terms
+    assert again.hash == terms.hash
+    assert len(terms.hash) == 64
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Paths of all scalars in a document."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    paths = []
+    for key, item in items:
+        if isinstance(item, (dict, list)):
+            paths += leaves(item, (*path, key))
+        else:
+            paths.append((*path, key))
+    return paths
+
+
+CHANGES = {
+    ("version",): None,  # one value only
+    ("contract", "columns", 0, "kind"): None,
+    ("contract", "columns", 1, "kind"): None,
+    ("contract", "columns", 0, "scale"): "linear",
+    ("privacy", "ring_bits"): 64,
+    ("privacy", "colluders"): 1,
+    ("privacy", "cohort_size"): 7,
+    ("privacy", "sampling_probability"): 0.06,
+}
+
+
+def test_hash_changes_with_every_field() -> None:
+    original = document()
+    seen = {parse(original).hash}
+    checked = 0
+    for path in leaves(original):
+        changed = copy.deepcopy(original)
+        target: Any = changed
+        for step in path[:-1]:
+            target = target[step]
+        value = target[path[-1]]
+        if path in CHANGES:
+            if CHANGES[path] is None:
+                continue
+            target[path[-1]] = CHANGES[path]
+        elif path[-1] == "declared_consumers":
+            target[path[-1]] = 2000
+        elif isinstance(value, str):
+            target[path[-1]] = value + "x"
+        else:
+            target[path[-1]] = value + (1 if isinstance(value, int) else 0.000000001)
+        if path == ("privacy", "rounds"):
+            target[path[-1]] = 19
+        fingerprint = parse(changed).hash
+        assert fingerprint not in seen or path[0] == "roster", path
+        assert fingerprint != parse(original).hash, path
+        seen.add(fingerprint)
+        checked += 1
+    assert checked > 40
+
+
+def test_entry_names_the_stranger() -> None:
+    terms = parse(document())
+    assert terms.entry("member-3").declared_consumers == 1000
+    with pytest.raises(TermsError, match="mallory"):
+        terms.entry("mallory")

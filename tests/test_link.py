@@ -1,0 +1,574 @@
+"""The link between real processes' ends: real gRPC, real TLS, on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from client_sdk.session import Answer, Session
+from coordinator.exchange import Absent, Answered, Outcome, Outgoing, Refused
+from coordinator.monitor import Event, MemberFaulted, MemberJoined, MemberLeft, Monitor
+from coordinator.round import Round
+from coordinator.server import start_server
+from coordinator.service import ExchangeService
+from privacy.errors import ConfigurationError, LinkError
+from protos.alliance.v1 import exchange_pb2 as wire
+from protos.alliance.v1 import exchange_pb2_grpc
+from protos.codec import ArraySpec, TaskKey
+from protos.limits import LIMITS, PROTOCOL
+from protos.tls import TlsMaterial
+from tests.conftest import HOUR, Certificates, make_terms
+
+import grpc  # isort: skip  (after protos, which closes TLS 1.2)
+
+DIMENSION = 400_000
+"""1.6 MB: two chunks."""
+TERMS = make_terms(members=5, dimension=DIMENSION)
+NAMES = tuple(entry.name for entry in TERMS.roster)
+KEY = TaskKey("coupons", 1, 1, "contribute")
+ONES = np.ones(DIMENSION, dtype=np.uint32)
+
+
+def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+class Alliance:
+    """A server with its service, on a free port."""
+
+    def __init__(self, service: ExchangeService, address: str, events: list[Event]) -> None:
+        self.service = service
+        self.address = address
+        self.events = events
+
+    def faults(self) -> list[MemberFaulted]:
+        return [event for event in self.events if isinstance(event, MemberFaulted)]
+
+    async def ask(
+        self, round_: Round | None, *, key: TaskKey = KEY, timeout_s: float = 10.0
+    ) -> dict[str, Outcome]:
+        content = wire.Content()
+        group = content.arrays.add(name="model")
+        group.headers.add(name="parameters", dtype=wire.DTYPE_FLOAT32, shape=[DIMENSION])
+        parameters = np.zeros(DIMENSION, np.float32)
+        outgoing = Outgoing(content, [memoryview(parameters).cast("B")])
+        tasks = dict.fromkeys(NAMES, outgoing)
+        return await self.service.exchange(key, tasks, timeout_s=timeout_s, round_=round_)
+
+
+@asynccontextmanager
+async def alliance(certificates: Certificates, *, grace_s: float = 0.3) -> AsyncIterator[Alliance]:
+    events: list[Event] = []
+    service = ExchangeService(frozenset(NAMES), Monitor(events.append), reconnect_grace_s=grace_s)
+    server, address = await start_server(service, "127.0.0.1:0", certificates.coordinator)
+    try:
+        yield Alliance(service, address, events)
+    finally:
+        await server.stop(grace=0)
+
+
+def contribution(values: np.ndarray = ONES) -> Answer:
+    content = wire.Content()
+    group = content.arrays.add(name="contribution")
+    group.headers.add(name="sum", dtype=wire.DTYPE_UINT32, shape=[len(values)])
+    return Answer(content, [memoryview(values).cast("B")])
+
+
+def honest(key: TaskKey, task: wire.Task, arrays: list[tuple[ArraySpec, bytes]]) -> Answer:
+    return contribution()
+
+
+@asynccontextmanager
+async def members(
+    here: Alliance, certificates: Certificates, names: tuple[str, ...] = NAMES, answer: Any = honest
+) -> AsyncIterator[None]:
+    running = [
+        asyncio.create_task(
+            Session(
+                here.address,
+                certificates.member(name),
+                answer,
+                most_task_bytes=lambda: 4 * DIMENSION,
+                software="test",
+            ).run()
+        )
+        for name in names
+    ]
+    assert set(names) <= set(await here.service.assemble(names, timeout_s=10))
+    try:
+        yield
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+class RawMember:
+    """A member that speaks the protocol by hand, and may break it."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    async def send(self, **frame: Any) -> None:
+        await self.stream.write(wire.MemberFrame(**frame))
+
+    async def until(self, kind: str) -> Any:
+        while (frame := await self.stream.read()) is not grpc.aio.EOF:
+            if frame.WhichOneof("frame") == kind:
+                return getattr(frame, kind)
+        raise AssertionError(f"the stream ended before a {kind}")
+
+    async def announce(self, key: TaskKey = KEY, shape: tuple[int, ...] = (DIMENSION,)) -> None:
+        content = wire.Content()
+        group = content.arrays.add(name="contribution")
+        group.headers.add(name="sum", dtype=wire.DTYPE_UINT32, shape=shape)
+        await self.send(answer=wire.Answer(id=key.to_wire(), content=content))
+
+    async def chunk(self, offset: int, data: bytes, key: TaskKey = KEY) -> None:
+        await self.send(chunk=wire.Chunk(id=key.to_wire(), offset=offset, data=data))
+
+
+@asynccontextmanager
+async def raw_member(
+    address: str, tls: TlsMaterial, *, hello: bool = True
+) -> AsyncIterator[RawMember]:
+    credentials = grpc.ssl_channel_credentials(tls.authority, tls.key, tls.certificate)
+    async with grpc.aio.secure_channel(address, credentials) as channel:
+        member = RawMember(exchange_pb2_grpc.ExchangeStub(channel).Connect())
+        if hello:
+            await member.send(hello=wire.Hello(protocol=PROTOCOL, software="raw"))
+            await member.until("welcome")
+        yield member
+
+
+def sum_of(round_: Round) -> np.ndarray:
+    return round_._sum
+
+
+def new_round() -> Round:
+    return Round(TERMS, round_number=1, attempt=1, cohort=NAMES)
+
+
+# What works.
+
+
+def test_contributions_of_all_members_are_added(certificates: Certificates) -> None:
+    async def main() -> None:
+        async with alliance(certificates) as here, members(here, certificates):
+            round_ = new_round()
+            outcomes = await here.ask(round_)
+            assert all(isinstance(outcome, Answered) for outcome in outcomes.values())
+            np.testing.assert_array_equal(sum_of(round_), 5 * ONES)
+            assert here.faults() == []
+
+    run(main)
+
+
+def test_a_repeated_task_is_answered_with_the_same_bytes(certificates: Certificates) -> None:
+    calls: list[TaskKey] = []
+
+    def fresh_noise(key: TaskKey, task: wire.Task, arrays: Any) -> Answer:
+        calls.append(key)
+        return contribution(np.full(DIMENSION, len(calls), np.uint32))
+
+    async def main() -> None:
+        async with (
+            alliance(certificates) as here,
+            members(here, certificates, NAMES[:1], fresh_noise),
+        ):
+            first, again = new_round(), new_round()
+            await here.ask(first)
+            await here.ask(again)
+            np.testing.assert_array_equal(sum_of(first), sum_of(again))
+            assert calls == [KEY]
+
+    run(main)
+
+
+def test_a_member_that_reconnects_in_mid_upload_counts_once(certificates: Certificates) -> None:
+    async def main() -> None:
+        async with alliance(certificates, grace_s=5) as here:
+            tls = certificates.member(NAMES[0])
+            round_ = new_round()
+            asking = asyncio.create_task(here.ask(round_, timeout_s=8))
+            async with raw_member(here.address, tls) as member:
+                await member.until("task")
+                await member.announce()
+                await member.until("clear")
+                await member.chunk(0, ONES.tobytes()[: LIMITS.chunk_bytes])
+                await member.chunk(4, b"")  # waits until the first chunk was taken
+                await member.until("rejection")
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+            second = new_round()
+            asking = asyncio.create_task(here.ask(second, timeout_s=8))
+            async with raw_member(here.address, tls) as member:
+                await member.until("task")
+                await member.announce()
+                await member.until("clear")
+                await member.chunk(0, ONES.tobytes()[: LIMITS.chunk_bytes])
+            async with raw_member(here.address, tls) as member:
+                await member.until("task")  # the open task comes again
+                await member.announce()
+                await member.until("clear")
+                for start in range(0, ONES.nbytes, LIMITS.chunk_bytes):
+                    await member.chunk(start, ONES.tobytes()[start : start + LIMITS.chunk_bytes])
+                await member.until("receipt")
+            outcomes = await asking
+            assert isinstance(outcomes[NAMES[0]], Answered)
+            np.testing.assert_array_equal(sum_of(second), ONES)
+
+    run(main)
+
+
+def test_a_broken_stream_is_taken_up_again_by_the_session(certificates: Certificates) -> None:
+    async def main() -> None:
+        async with alliance(certificates) as here:
+            port = here.address
+            async with members(here, certificates, NAMES[:1]):
+                first = here.service._connections[NAMES[0]]
+                first.send(None)  # the coordinator ends the stream
+                while here.service._connections.get(NAMES[0]) in (None, first):
+                    await asyncio.sleep(0.02)
+                joined = [e for e in here.events if isinstance(e, MemberJoined)]
+                left = [e for e in here.events if isinstance(e, MemberLeft)]
+                assert (len(joined), len(left)) == (2, 1)
+                assert here.address == port
+
+    run(main)
+
+
+# Members that are absent, stall, or break the protocol.
+
+
+def test_an_absent_member_costs_the_grace_not_the_deadline(certificates: Certificates) -> None:
+    async def main() -> None:
+        async with alliance(certificates) as here, members(here, certificates, NAMES[:4]):
+            round_ = new_round()
+            started = asyncio.get_running_loop().time()
+            outcomes = await here.ask(round_, timeout_s=30)
+            assert asyncio.get_running_loop().time() - started < 10
+            assert isinstance(outcomes[NAMES[4]], Absent)
+            round_.close()
+            np.testing.assert_array_equal(sum_of(round_), 4 * ONES)
+
+    run(main)
+
+
+def test_a_member_that_stalls_is_left_behind_and_not_waited_for_again(
+    certificates: Certificates,
+) -> None:
+    async def main() -> None:
+        async with (
+            alliance(certificates) as here,
+            members(here, certificates, NAMES[:4]),
+            raw_member(here.address, certificates.member(NAMES[4])) as stalled,
+        ):
+            round_ = new_round()
+            asking = asyncio.create_task(here.ask(round_, timeout_s=2))
+            await stalled.until("task")
+            await stalled.announce()
+            await stalled.until("clear")
+            await stalled.chunk(0, ONES.tobytes()[:4096])
+            outcomes = await asking
+            assert isinstance(outcomes[NAMES[4]], Absent)
+            round_.close()
+            np.testing.assert_array_equal(sum_of(round_), 4 * ONES)
+            again = Round(TERMS, round_number=2, attempt=1, cohort=NAMES)
+            started = asyncio.get_running_loop().time()
+            await here.ask(again, key=KEY._replace(round=2), timeout_s=30)
+            assert asyncio.get_running_loop().time() - started < 10
+            assert len(again.contributions) == 4
+
+    run(main)
+
+
+async def _wrong_shape(member: RawMember) -> None:
+    await member.announce(shape=(DIMENSION, 1))
+
+
+async def _claims_billions(member: RawMember) -> None:
+    await member.announce(shape=(2**40,))
+
+
+async def _too_many_bytes(member: RawMember) -> None:
+    await member.announce()
+    await member.until("clear")
+    data = ONES.tobytes()
+    await member.chunk(0, data[: LIMITS.chunk_bytes])
+    await member.chunk(LIMITS.chunk_bytes, bytes(LIMITS.chunk_bytes))
+
+
+async def _gap(member: RawMember) -> None:
+    await member.announce()
+    await member.until("clear")
+    await member.chunk(4, ONES.tobytes()[:400])
+
+
+async def _uncleared(member: RawMember) -> None:
+    await member.chunk(0, ONES.tobytes()[:400])
+
+
+@pytest.mark.parametrize(
+    ("deed", "words"),
+    [
+        (_wrong_shape, "the terms say uint32 of shape"),
+        (_claims_billions, "the terms allow 1600000"),
+        (_too_many_bytes, "too many bytes"),
+        (_gap, "sent bytes at 4"),
+        (_uncleared, "without being cleared"),
+    ],
+)
+def test_a_broken_contribution_is_refused_by_name_and_the_round_goes_on(
+    certificates: Certificates, deed: Callable[[RawMember], Awaitable[None]], words: str
+) -> None:
+    async def main() -> None:
+        async with (
+            alliance(certificates) as here,
+            members(here, certificates, NAMES[:4]),
+            raw_member(here.address, certificates.member(NAMES[4])) as bad,
+        ):
+            round_ = new_round()
+            asking = asyncio.create_task(here.ask(round_))
+            await bad.until("task")
+            await deed(bad)
+            rejection = await bad.until("rejection")
+            assert words in rejection.sentence
+            outcomes = await asking
+            assert isinstance(outcomes[NAMES[4]], Refused)
+            (fault,) = here.faults()
+            assert fault.member == NAMES[4]
+            assert words in fault.sentence
+            round_.close()
+            np.testing.assert_array_equal(sum_of(round_), 4 * ONES)
+
+    run(main)
+
+
+def test_an_answer_to_another_round_is_refused_by_name(certificates: Certificates) -> None:
+    async def main() -> None:
+        async with (
+            alliance(certificates) as here,
+            members(here, certificates, NAMES[:4]),
+            raw_member(here.address, certificates.member(NAMES[4])) as bad,
+        ):
+            round_ = new_round()
+            asking = asyncio.create_task(here.ask(round_, timeout_s=2))
+            await bad.until("task")
+            await bad.announce(key=KEY._replace(round=9))
+            assert "round 9" in (await bad.until("rejection")).sentence
+            await asking
+            assert [fault.member for fault in here.faults()] == [NAMES[4]]
+            assert len(round_.contributions) == 4
+
+    run(main)
+
+
+def test_an_answer_with_arrays_where_none_are_due_is_refused(certificates: Certificates) -> None:
+    async def main() -> None:
+        async with (
+            alliance(certificates) as here,
+            raw_member(here.address, certificates.member(NAMES[0])) as bad,
+        ):
+            key = KEY._replace(phase="propose", round=0)
+            asking = asyncio.create_task(here.ask(None, key=key, timeout_s=2))
+            await bad.until("task")
+            await bad.announce(key=key)
+            assert isinstance((await asking)[NAMES[0]], Refused)
+
+    run(main)
+
+
+def test_a_frame_over_one_mebibyte_ends_the_stream(certificates: Certificates) -> None:
+    async def main() -> None:
+        async with (
+            alliance(certificates) as here,
+            raw_member(here.address, certificates.member(NAMES[0])) as bad,
+        ):
+            await bad.chunk(0, bytes(2 << 20))
+            with pytest.raises((grpc.aio.AioRpcError, AssertionError)):
+                await bad.until("rejection")
+            while NAMES[0] in here.service.connected:
+                await asyncio.sleep(0.02)
+
+    run(main)
+
+
+def test_a_task_over_the_cap_is_refused_before_its_bytes(certificates: Certificates) -> None:
+    called: list[TaskKey] = []
+
+    def note(key: TaskKey, task: wire.Task, arrays: Any) -> Answer:
+        called.append(key)
+        return contribution()
+
+    async def main() -> None:
+        async with alliance(certificates) as here:
+            session = Session(
+                here.address,
+                certificates.member(NAMES[0]),
+                note,
+                most_task_bytes=lambda: 4 * DIMENSION - 1,
+                software="test",
+            )
+            running = asyncio.create_task(session.run())
+            await here.service.assemble(NAMES[:1], timeout_s=10)
+            outcome = (await here.ask(new_round()))[NAMES[0]]
+            assert isinstance(outcome, Refused)
+            assert "the terms allow 1599999" in outcome.sentence
+            assert called == []
+            running.cancel()
+
+    run(main)
+
+
+# Who may connect.
+
+
+async def _status(address: str, tls: TlsMaterial) -> tuple[grpc.StatusCode, str]:
+    try:
+        async with raw_member(address, tls):
+            pass
+    except grpc.aio.AioRpcError as error:
+        return error.code(), error.details() or ""
+    return grpc.StatusCode.OK, ""
+
+
+def test_certificates_that_are_not_ours_are_refused_in_the_handshake(
+    certificates: Certificates,
+) -> None:
+    other = Certificates()
+    foreign = other.member(NAMES[0])
+    refused = {
+        "another authority's": foreign._replace(authority=certificates.authority.certificate),
+        "expired": certificates.member(NAMES[0], age=2 * HOUR),
+        "not yet valid": certificates.member(NAMES[0], age=-dt.timedelta(minutes=30)),
+    }
+
+    async def main() -> None:
+        async with alliance(certificates) as here:
+            for what, tls in refused.items():
+                code, _ = await _status(here.address, tls)
+                assert code is grpc.StatusCode.UNAVAILABLE, what
+            credentials = grpc.ssl_channel_credentials(certificates.authority.certificate)
+            async with grpc.aio.secure_channel(here.address, credentials) as channel:
+                stream = exchange_pb2_grpc.ExchangeStub(channel).Connect()
+                with pytest.raises(grpc.aio.AioRpcError) as error:
+                    await stream.read()
+                assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert here.events == []
+            assert await _status(here.address, certificates.member(NAMES[0])) == (
+                grpc.StatusCode.OK,
+                "",
+            )
+
+    run(main)
+
+
+def test_a_stranger_with_a_good_certificate_is_told_why(certificates: Certificates) -> None:
+    async def main() -> None:
+        async with alliance(certificates) as here:
+            code, words = await _status(here.address, certificates.member("mallory"))
+            assert code is grpc.StatusCode.PERMISSION_DENIED
+            assert "ask the operator to admit it" in words
+            session = Session(
+                here.address,
+                certificates.member("mallory"),
+                honest,
+                most_task_bytes=lambda: 0,
+                software="test",
+            )
+            with pytest.raises(LinkError, match="not in the roster"):
+                await session.run()
+            code, _ = await _status(here.address, certificates.coordinator)
+            assert code is not grpc.StatusCode.OK
+
+    run(main)
+
+
+def test_a_member_does_not_talk_to_a_coordinator_it_cannot_verify(
+    certificates: Certificates,
+) -> None:
+    impostors = {
+        "another authority": Certificates().coordinator,
+        "a member's certificate": certificates.member(NAMES[1]),
+    }
+
+    async def main() -> None:
+        for what, tls in impostors.items():
+            service = ExchangeService(frozenset(NAMES), Monitor())
+            server, address = await start_server(service, "127.0.0.1:0", tls)
+            code, _ = await _status(address, certificates.member(NAMES[0]))
+            assert code is grpc.StatusCode.UNAVAILABLE, what
+            await server.stop(grace=0)
+
+    run(main)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl program")
+def test_tls_1_2_is_refused_and_1_3_is_spoken(certificates: Certificates, tmp_path: Any) -> None:
+    tls = certificates.member(NAMES[0])
+    for name, data in tls._asdict().items():
+        (tmp_path / name).write_bytes(data)
+
+    def connect(address: str, version: str) -> subprocess.CompletedProcess[bytes]:
+        options = ["-cert", tmp_path / "certificate", "-key", tmp_path / "key"]
+        trust = ["-CAfile", tmp_path / "authority", "-alpn", "h2"]
+        return subprocess.run(
+            ["openssl", "s_client", "-connect", address, version, *options, *trust],
+            input=b"",
+            capture_output=True,
+            timeout=20,
+            check=False,
+        )
+
+    async def main() -> None:
+        async with alliance(certificates) as here:
+            old = await asyncio.to_thread(connect, here.address, "-tls1_2")
+            assert old.returncode != 0
+            assert b"Cipher is (NONE)" in old.stdout
+            new = await asyncio.to_thread(connect, here.address, "-tls1_3")
+            assert b"TLSv1.3" in new.stdout
+            assert b"Verify return code: 0 (ok)" in new.stdout
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("first", "code"),
+    [
+        ({"hello": wire.Hello(protocol=2)}, grpc.StatusCode.FAILED_PRECONDITION),
+        ({"refusal": wire.Refusal()}, grpc.StatusCode.INVALID_ARGUMENT),
+    ],
+)
+def test_a_stream_that_does_not_begin_with_a_hello_is_refused(
+    certificates: Certificates, first: dict[str, Any], code: grpc.StatusCode
+) -> None:
+    async def main() -> None:
+        async with (
+            alliance(certificates) as here,
+            raw_member(here.address, certificates.member(NAMES[0]), hello=False) as member,
+        ):
+            await member.send(**first)
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await member.until("welcome")
+            assert error.value.code() is code
+
+    run(main)
+
+
+def test_a_port_in_use_is_said_in_one_sentence(certificates: Certificates) -> None:
+    async def main() -> None:
+        async with alliance(certificates) as here:
+            service = ExchangeService(frozenset(NAMES), Monitor())
+            with pytest.raises(ConfigurationError, match="the port is in use"):
+                await start_server(service, here.address, certificates.coordinator)
+
+    run(main)
