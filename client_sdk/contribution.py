@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from client_sdk.node import Node
 from client_sdk.recipes.propensity.contribute import contribute
-from privacy.fixedpoint import SHARE_SCALE, Grid, encode, share
+from privacy.fixedpoint import SHARE_SCALE, Grid, encode, to_ring
 from privacy.keystream import KeyStream
 from privacy.noise import DiscreteGaussian
 from privacy.sampling import batch_shape, sample_slots
@@ -49,5 +49,5 @@ def contribution(
     )
     block_sums = contribute(parameters, node.dataset.gather(slots), terms=terms)
     update = encode(block_sums, grid, grid.limit(name), stream)
-    noise = DiscreteGaussian(SHARE_SCALE).sample(terms.dimension, stream)
-    return share(update, noise, grid)
+    DiscreteGaussian(SHARE_SCALE).add_to(update, stream)
+    return to_ring(update, grid)

@@ -24,8 +24,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from client_sdk.node import Node
 from client_sdk.session import MALFORMED
-from privacy import accounting
-from privacy.accounting import Projection
+from privacy.accounting import Accountant, Projection
 from privacy.errors import (
     AllianceError,
     BudgetRefusal,
@@ -116,7 +115,7 @@ def project(document: str) -> Projection:
     Raises:
         TermsError: if they are not well-formed.
     """
-    return accounting.project(Terms.from_json(document))
+    return Accountant(Terms.from_json(document)).projection()
 
 
 def _check(node: Node, message: Message) -> None:
@@ -142,7 +141,7 @@ def _check_proposal(node: Node, message: Message) -> None:
     if not isinstance(document, str):
         raise RequestRefusal("the proposal carries no terms")
     terms = Terms.from_json(document)  # (2)
-    node.policy.check(terms, project(terms), own_entry=node.entry, contract=node.contract)
+    node.policy.check(terms, project(document), own_entry=node.entry, contract=node.contract)
 
 
 def _config(message: Message, name: str) -> ConfigRecord:

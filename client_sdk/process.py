@@ -20,9 +20,10 @@ from client_sdk.journal import SqliteJournal
 from client_sdk.node import Node
 from client_sdk.recipes.model_file import load_model, save_model
 from client_sdk.session import Session
-from privacy.errors import ConfigurationError, RecipeError
+from privacy.errors import ConfigurationError, DataError, RecipeError
 from privacy.fixedpoint import SHARE_SCALE
 from privacy.noise import DiscreteGaussian
+from privacy.sampling import enrolment_cap
 from privacy.terms import DataContract, RosterEntry, Terms, first_problem
 from protos.config import read_config
 
@@ -59,6 +60,12 @@ def open_node(path: Path) -> tuple[NodeConfig, Node]:
         raise ConfigurationError(f"{path}: {first_problem(error)}") from error
     contract = read_contract(config.contract)
     dataset = load(config.data, contract)
+    most = enrolment_cap(config.declared_consumers)
+    if len(dataset.consumer_ids) > most:
+        raise DataError(
+            f"{path}: {len(dataset.consumer_ids)} consumers, but {config.declared_consumers} "
+            f"declared cover at most {most}; declare the count rounded to one digit"
+        )
     models = config.state / "models"
     try:
         models.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ from coordinator.monitor import (
     StudyOpened,
 )
 from coordinator.round import Release, Round
-from privacy.accounting import Accountant, project
+from privacy.accounting import Accountant
 from privacy.errors import MemberFault, RoundFailed
 from privacy.terms import Terms
 from protos.codec import array_to_flower, flower_to_array
@@ -157,7 +157,7 @@ class PrivateSumStrategy(Strategy):
                 f"study {self._terms.study}: {len(willing)} members accepted the terms, "
                 f"{least} are needed; the refusals above say why"
             )
-        projection = project(self._terms)
+        projection = self._accountant.projection()
         self._monitor.emit(
             StudyOpened(
                 self._terms.study,

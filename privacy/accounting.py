@@ -31,7 +31,7 @@ from privacy.mechanism import (
 )
 from privacy.terms import Terms
 
-__all__ = ["PROFILE_MEMBERS", "Accountant", "Projection", "calibrate", "project"]
+__all__ = ["PROFILE_MEMBERS", "Accountant", "Projection", "calibrate"]
 
 PROFILE_MEMBERS = 5
 """The profile names epsilon(m) for m = 1 to this."""
@@ -43,7 +43,11 @@ LARGEST_PLD = 200_000
 """Loss intervals of one attempt at most; beyond, intervals widen (still pessimistic)."""
 
 ARITHMETIC_SLACK = 1e-12
-"""Taken from delta for rounding errors in the composition (FFT in doubles), 1e-14 as measured."""
+"""Taken from delta for rounding errors in doubles, and the next constant again per attempt: the
+FFT's spectrum is raised to that power. Against closed forms errors of delta are ten times smaller
+(2e-15 at 400 attempts, 4e-12 at 200,000)."""
+
+ARITHMETIC_SLACK_PER_ATTEMPT = 2.0**-52
 
 STRICT_EPSILON = 30.0
 """Up to here the sampler's distance is charged with its full factor 1 + e^epsilon."""
@@ -52,7 +56,7 @@ EPSILON_UNIT = 1_000_000
 """Epsilon is rounded up to millionths."""
 
 NEWTON_STEPS = 40
-"""Five to eight are taken."""
+"""A bound for the loop; five steps reach double precision, as measured."""
 
 LARGEST_SIGMA = 1_000_000
 """As in ``PrivacyTerms``."""
@@ -84,7 +88,8 @@ class Accountant:
         attempts is (epsilon(m, k), delta)-DP towards up to c members and the coordinator
         together. delta covers rounding, overflow and arithmetic failures. It covers the distance
         between the noise sampler and the discrete Gaussian up to epsilon = 30; beyond, epsilon is
-        that of a mechanism from which the real one is within ``sampler_distance``, about 1e-20.
+        that of a mechanism from which the real one is within ``sampler_distance``: 1e-22 for 100
+        members, 1e6 coordinates and 100 attempts.
         Both statements are computational: AES and X25519 hold.
 
     The PLD of an attempt is discretised for the study's maximum attempts, at
@@ -129,6 +134,15 @@ class Accountant:
         """Epsilon of one member's messages alone, at sigma / sqrt(H) (rule R13)."""
         return self._answer(_LOCAL, attempts)
 
+    def projection(self) -> Projection:
+        """What the terms spend if every attempt is used."""
+        return Projection(
+            profile=self.profile(),
+            epsilon_local=self.epsilon_local(),
+            delta=self.terms.privacy.delta,
+            attempts=self.terms.privacy.max_attempts,
+        )
+
     def _answer(self, view: int, attempts: int | None) -> float:
         most = self.terms.privacy.max_attempts
         count = most if attempts is None else attempts
@@ -165,7 +179,8 @@ class Accountant:
     def _composed(self, single: PrivacyLossDistribution, view: int, attempts: int) -> float:
         """Epsilon of ``attempts`` attempts, with delta reduced by what may fail."""
         members = max(view, 1)
-        failure = ARITHMETIC_SLACK + shared_failure(members=members, attempts=attempts)
+        failure = ARITHMETIC_SLACK + ARITHMETIC_SLACK_PER_ATTEMPT * attempts
+        failure += shared_failure(members=members, attempts=attempts)
         distance = sampler_distance(self.terms, attempts=attempts)
         delta = self.terms.privacy.delta - failure
         if delta <= 2 * distance:
@@ -180,17 +195,6 @@ class Accountant:
             if epsilon <= ceiling or ceiling >= STRICT_EPSILON:
                 return math.ceil(epsilon * EPSILON_UNIT) / EPSILON_UNIT
             ceiling = min(STRICT_EPSILON, epsilon + 1)
-
-
-def project(terms: Terms) -> Projection:
-    """What ``terms`` spend if every attempt is used."""
-    accountant = Accountant(terms)
-    return Projection(
-        profile=accountant.profile(),
-        epsilon_local=accountant.epsilon_local(),
-        delta=terms.privacy.delta,
-        attempts=terms.privacy.max_attempts,
-    )
 
 
 def calibrate(terms: Terms, epsilon: float) -> Terms:
@@ -307,9 +311,9 @@ class _MixtureLoss(MixtureGaussianPrivacyLoss):  # type: ignore[misc]
         starts = (np.log(probabilities[moving]) - sizes[moving] ** 2 / (2 * variance))[:, None]
         point = ((level - starts) / slopes).min(axis=0)
         for _ in range(NEWTON_STEPS):
-            terms = starts + slopes * point
-            top = terms.max(axis=0)
-            weights = np.exp(terms - top)
+            exponents = starts + slopes * point
+            top = exponents.max(axis=0)
+            weights = np.exp(exponents - top)
             total = weights.sum(axis=0)
             slope = (weights * slopes).sum(axis=0) / total
             change = (top + np.log(total) - level) / slope

@@ -24,11 +24,12 @@ __all__ = [
     "FRACTION_BITS",
     "SHARE_SCALE",
     "Grid",
+    "RingVector",
     "add_in_place",
     "decode",
     "encode",
     "grid_step",
-    "share",
+    "to_ring",
 ]
 
 RingVector = NDArray[np.uint32] | NDArray[np.uint64]
@@ -177,18 +178,18 @@ def _rounded(
     return fixed
 
 
-def share(update: NDArray[np.int64], noise: NDArray[np.int64], grid: Grid) -> RingVector:
-    """The noisy update as ring elements: (update + noise) mod 2^ring_bits.
+def to_ring(noised: NDArray[np.int64], grid: Grid) -> RingVector:
+    """A noised update as ring elements, modulo 2^ring_bits.
 
     Args:
-        update: int64, from ``encode``.
-        noise: int64, same shape, discrete Gaussian of scale ``SHARE_SCALE``.
+        noised: int64, shape (dimension,): from ``encode``, with discrete Gaussian noise of scale
+            ``SHARE_SCALE`` added.
         grid: of the study.
 
     Returns:
         uint32 or uint64, same shape.
     """
-    ring: RingVector = (update + noise).astype(grid.dtype)
+    ring: RingVector = noised.astype(grid.dtype)
     return ring
 
 

@@ -19,7 +19,7 @@ from privacy.fixedpoint import (
     decode,
     encode,
     grid_step,
-    share,
+    to_ring,
 )
 from privacy.keystream import KeyStream
 from privacy.mechanism import rounded_sensitivity
@@ -89,7 +89,7 @@ finite32 = st.floats(-100, 100, width=32)
 def test_decoding_gives_the_sum_back_within_a_step_per_block(blocks: np.ndarray) -> None:
     grid = Grid(step=0.37, ring_bits=32, limits={})
     update = encode(blocks, grid, ROOMY, KeyStream(KEY))
-    decoded = decode(share(update, np.zeros_like(update), grid), grid)
+    decoded = decode(to_ring(update, grid), grid)
     exact = blocks.astype(np.float64).sum(axis=0)
     error = decoded - exact
     assert np.abs(error).max() <= len(blocks) * grid.step * (1 + 1e-9)
@@ -235,7 +235,7 @@ def test_ring_sums_are_exact_through_wrapping(updates: np.ndarray, bits: int) ->
     masks = np.random.default_rng(5).integers(0, 2**bits, 5, dtype=np.uint64).astype(grid.dtype)
     total = masks.copy()
     for update in updates:
-        add_in_place(total, share(update, np.zeros_like(update), grid))
+        add_in_place(total, to_ring(update, grid))
     unmasked = total - masks
     half, ring = 1 << (bits - 1), 1 << bits
     for element, column in zip(decode(unmasked, grid), updates.T.tolist(), strict=True):
@@ -249,7 +249,7 @@ def test_extreme_sums_of_a_cohort_do_not_wrap() -> None:
     total = np.zeros(2, grid.dtype)
     for entry in terms.roster:
         limit = grid.limit(entry.name)
-        add_in_place(total, share(np.array([limit, -limit]), noise, grid))
+        add_in_place(total, to_ring(np.array([limit, -limit]) + noise, grid))
     reach = sum(grid.limits.values()) + 8 * 12 * SHARE_SCALE
     assert decode(total, grid).tolist() == [reach * grid.step, -reach * grid.step]
 
@@ -263,7 +263,7 @@ def test_noisy_sum_decodes_to_the_sum_with_the_noise_that_was_promised() -> None
     for number in range(8):
         stream = KeyStream(number.to_bytes(32, "big"))
         update = encode(np.full((1, 20_000), 0.25, np.float32), grid, ROOMY, stream)
-        add_in_place(total, share(update, sampler.sample(20_000, stream), grid))
+        add_in_place(total, to_ring(update + sampler.sample(20_000, stream), grid))
     error = decode(total, grid) - 8 * 0.25
     width = terms.privacy.noise_multiplier * terms.privacy.clipping_norm * math.sqrt(8 / 5)
     chi_square = float((error**2).sum()) / width**2

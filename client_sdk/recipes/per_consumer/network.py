@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 __all__ = ["Network", "Part"]
 
@@ -66,6 +66,11 @@ class Network:
     def entries(self) -> int:
         """Rows of all embedding tables together."""
         return sum(self.cardinalities)
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """Where each column's table begins among the entries."""
+        return tuple(accumulate(self.cardinalities, initial=0))[:-1]
 
     @property
     def embedded(self) -> int:

@@ -17,20 +17,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from client_sdk.recipes.per_consumer.network import Network
+from client_sdk.recipes.per_consumer.rows import LARGEST_INPUT, Rows, clip_factors
 
-__all__ = ["Rows", "clipped_sums", "logits", "tame"]
-
-_SHRINK = 1.0 - 2.0**-22
-"""Clipped vectors end this far inside C, so that rounding factor and product to float32 cannot
-lift them above it."""
+__all__ = ["clipped_sums", "logits"]
 
 _CANCELLATION = 2.0**-32
 """Share of (the sum of a consumer's row norms)^2 that is added to its squared norm: more than the
 worst rounding error of a float64 Gram matrix of 10^4 inputs and 10^3 rows (10^6 x 2^-53), and a
 bound of 2^16 C on the rows that cancel within one clipped vector."""
-
-_LARGEST_INPUT = 2.0**30
-"""Norm of a row's numbers above which it counts as not finite."""
 
 _TAME_LIMIT = 2.0**60
 """Where no activation can exceed this, its float32 square is finite, and so are all sums."""
@@ -39,61 +33,10 @@ _PAIRS_AT_ONCE = 1 << 24
 """Pairs of rows whose codes are compared in one go: memory only."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Row slots of some blocks on the device, made harmless by `tame`.
-
-    Args:
-        numbers: float32, shape (slots, number columns).
-        codes: int64, shape (slots, category columns), counted through all tables together.
-        labels: float32, shape (slots,).
-        present: bool, shape (slots,).
-        sound: bool, shape (slots,): False where a present row held what no contract allows.
-        shape: blocks, consumers in a block and row slots of a consumer; slots are in this order.
-    """
-
-    numbers: Tensor
-    codes: Tensor
-    labels: Tensor
-    present: Tensor
-    sound: Tensor
-    shape: tuple[int, int, int]
-
-
-def tame(
-    network: Network, numbers: Tensor, categories: Tensor, labels: Tensor, present: Tensor
-) -> Rows:
-    """Replaces empty slots and rows that are not finite by zeros, and marks the latter.
-
-    A code outside its column, a label outside [0, 1] and numbers of norm above 2^30 (they are
-    scaled to [0, 1]) count as not finite: an error raised here would tell the coordinator
-    something about the data (rule R4). Arguments are shaped as `Batch` has them.
-    """
-    blocks, consumers, rows = present.shape
-    there = present.reshape(-1) > 0
-    slots = len(there)
-    numbers = numbers.reshape(slots, network.numbers)
-    categories = categories.reshape(slots, len(network.cardinalities))
-    labels = labels.reshape(slots)
-    sizes = categories.new_tensor(network.cardinalities)
-    inside = ((categories >= 0) & (categories < sizes)).all(1)
-    sound = (_squares(numbers) <= _LARGEST_INPUT**2) & (labels >= 0) & (labels <= 1) & inside
-    use = there & sound
-    starts = sizes.cumsum(0) - sizes
-    return Rows(
-        numbers=torch.where(use[:, None], numbers, 0.0),
-        codes=torch.where(use[:, None], categories, 0) + starts,
-        labels=torch.where(use, labels, 0.0),
-        present=there,
-        sound=sound | ~there,
-        shape=(blocks, consumers, rows),
-    )
-
-
 def _views(network: Network, vector: Tensor) -> dict[str, Tensor]:
     """The parts of flat vectors, shape (..., dimension), each in its own shape; no copies."""
     return {
-        part.name: vector[..., part.offset : part.end].unflatten(-1, part.shape)
+        part.name: vector[..., part.offset : part.end].view(*vector.shape[:-1], *part.shape)
         for part in network.parts
     }
 
@@ -160,7 +103,7 @@ def _may_overflow(network: Network, parts: dict[str, Tensor]) -> bool:
     tables = 0.0
     if "tables" in parts:
         tables = float(parts["tables"].abs().max()) * len(network.cardinalities) * network.width
-    reached, forward, backward = [], _LARGEST_INPUT + tables, 1.0
+    reached, forward, backward = [], LARGEST_INPUT + tables, 1.0
     for layer in layers:
         forward = forward * norms[layer] + float(parts[f"bias {layer}"].double().norm()) + tables
         backward *= norms[-1 - layer]
@@ -271,12 +214,6 @@ def _norms(done: _Pass, codes: Tensor, consumers: int) -> Tensor:
     return (torch.clamp_min(squares, 0.0) + _CANCELLATION * total.square()).sqrt()
 
 
-def _factors(norms: Tensor, sound: Tensor, clipping_norm: float) -> Tensor:
-    """What each consumer's vector is multiplied with; float64, 0 where it is not finite."""
-    factors = torch.clamp_max(clipping_norm * _SHRINK / norms, 1.0)  # norm 0: C/0 = inf, so 1
-    return torch.where(sound & norms.isfinite(), factors, 0.0)
-
-
 def clipped_sums(
     network: Network, parameters: Tensor, rows: Rows, *, clipping_norm: float, out: Tensor
 ) -> None:
@@ -315,7 +252,7 @@ def clipped_sums(
     done = _differentiate(network, _views(network, parameters), rows)
     sound = rows.sound.unflatten(0, (-1, slots)).all(1)
     norms = _norms(done, rows.codes, blocks * consumers)
-    factors = _factors(norms, sound, clipping_norm).repeat_interleave(slots)
+    factors = clip_factors(norms, sound, clipping_norm).repeat_interleave(slots)
     sums = out if slots == 1 else torch.empty_like(out, dtype=torch.float64)
     factors = factors.to(sums.dtype)[:, None]
 

@@ -1,0 +1,198 @@
+"""A whole alliance on this machine: one coordinator and its members as separate processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+from privacy.errors import AllianceError
+from privacy.terms import Terms
+
+__all__ = ["LocalAlliance", "LocalMember"]
+
+STOP_S = 5.0
+"""A process that was asked to stop is killed after this long."""
+SAMPLE_S = 0.5
+"""Between two looks at the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalMember:
+    """One member to start.
+
+    Args:
+        data: the ``[data]`` table of its configuration.
+        policy: the ``[policy]`` table.
+    """
+
+    name: str
+    declared_consumers: int
+    data: Mapping[str, str]
+    policy: Mapping[str, float | int]
+
+
+class LocalAlliance:
+    """Writes configurations and certificates into a folder, starts the processes, and ends them.
+
+    Args:
+        folder: emptied by nobody; each side gets a folder of its own in it.
+        terms: the study.
+        members: in roster order.
+        deadlines: the coordinator's ``[deadlines]`` table.
+
+    Raises:
+        AllianceError: if a process ends before the study does; the message has its last words.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        terms: Terms,
+        members: list[LocalMember],
+        *,
+        deadlines: Mapping[str, float] | None = None,
+    ) -> None:
+        self.folder = folder.resolve()
+        self.members = members
+        self.nodes: dict[str, subprocess.Popen[str]] = {}
+        self.peak_memory_bytes = 0
+        self._terms = terms
+        self._deadlines = dict(deadlines or {})
+        self._coordinator: subprocess.Popen[str] | None = None
+        self._stopping = threading.Event()
+        self._sampler = threading.Thread(target=self._sample_memory, daemon=True)
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._certificates()
+        (self.folder / "terms.json").write_text(self._terms.model_dump_json(indent=1))
+        (self.folder / "contract.json").write_text(self._terms.contract.model_dump_json(indent=1))
+        coordinator = self.folder / "coordinator.toml"
+        coordinator.write_text(
+            'listen = "127.0.0.1:0"\nstudy = "terms.json"\nstate = "coordinator-state"\n'
+            + _tls("coordinator")
+            + _table("deadlines", self._deadlines)
+        )
+        self._coordinator = self._start("coordinator.cli", "coordinator", coordinator, "--json")
+        self._sampler.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stopping.set()
+        processes = [self._coordinator, *self.nodes.values()]
+        running = [process for process in processes if process is not None]
+        for process in running:
+            process.terminate()
+        for process in running:
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+        if self._sampler.is_alive():
+            self._sampler.join()
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """The coordinator's events until the study ends; starts the nodes once it listens.
+
+        Raises:
+            AllianceError: if the coordinator ends early.
+        """
+        process = self._coordinator
+        if process is None or process.stdout is None:
+            raise AllianceError("the alliance is not started; use it in a with statement")
+        finished = False
+        for line in process.stdout:
+            event: dict[str, Any] = json.loads(line)
+            if event["event"] == "Listening":
+                for member in self.members:
+                    self._start_node(member, event["address"])
+            finished = event["event"] == "StudyFinished"
+            yield event
+        code = process.wait()
+        if code != 0 or not finished:
+            words = [f"the coordinator ended with {code}", self.log("coordinator")]
+            words += [f"{name}: {self.log(name)}" for name in self.nodes]
+            raise AllianceError("\n".join(words))
+
+    def log(self, side: str) -> str:
+        """The last lines a process wrote to its error stream."""
+        path = self.folder / f"{side}.log"
+        return (
+            "\n".join(path.read_text(encoding="utf-8").splitlines()[-5:]) if path.exists() else ""
+        )
+
+    def _start_node(self, member: LocalMember, address: str) -> None:
+        config = self.folder / f"{member.name}.toml"
+        config.write_text(
+            f'member = "{member.name}"\ndeclared_consumers = {member.declared_consumers}\n'
+            f'coordinator = "{address}"\ncontract = "contract.json"\n'
+            f'state = "{member.name}-state"\n'
+            + _table("data", member.data)
+            + _table("policy", member.policy)
+            + _tls(member.name)
+        )
+        self.nodes[member.name] = self._start("client_sdk.cli", member.name, config)
+
+    def _start(self, module: str, name: str, *arguments: Path | str) -> subprocess.Popen[str]:
+        program = f"from {module} import main; main()"
+        with (self.folder / f"{name}.log").open("w", encoding="utf-8") as log:
+            return subprocess.Popen(
+                [sys.executable, "-c", program, "run", *map(str, arguments)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if module.startswith("coordinator") else subprocess.DEVNULL,
+                stderr=log,
+                text=True,
+                # One thread each: the members share this machine's cores.
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                start_new_session=True,
+            )
+
+    def _certificates(self) -> None:
+        program = "from coordinator.cli import main; main()"
+        names = [part for member in self.members for part in ("--member", member.name)]
+        subprocess.run(
+            [sys.executable, "-c", program, "throw-away-authority", str(self.folder / "tls")]
+            + ["--host", "127.0.0.1", "--host", "localhost", *names],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+
+    def _sample_memory(self) -> None:
+        """Proportional set size of this process and all it started, at its peak."""
+        own = psutil.Process()
+        while not self._stopping.wait(SAMPLE_S):
+            total = 0
+            for process in [own, *own.children(recursive=True)]:
+                try:
+                    total += process.memory_full_info().pss
+                except psutil.Error:
+                    continue
+            self.peak_memory_bytes = max(self.peak_memory_bytes, total)
+
+
+def _tls(name: str) -> str:
+    files = {"key": "key.pem", "certificate": "certificate.pem", "authority": "authority.pem"}
+    return _table("tls", {key: f"tls/{name}/{file}" for key, file in files.items()})
+
+
+def _table(name: str, values: Mapping[str, Any]) -> str:
+    lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+    return f"\n[{name}]\n{lines}"

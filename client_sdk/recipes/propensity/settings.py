@@ -1,0 +1,104 @@
+"""Settings of the propensity recipe, and the parameters they imply for a data contract."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from client_sdk.recipes.per_consumer.network import Network
+from privacy.errors import RecipeError
+from privacy.terms import DataContract, StrictModel, Terms, first_problem
+
+__all__ = ["PropensitySettings", "check_dimension", "dimension", "network", "parse"]
+
+
+class PropensitySettings(StrictModel):
+    """What a study chooses about its model and optimiser. None of it changes the guarantee."""
+
+    model: str = Field(default="logistic", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    """``logistic``, ``mlp``, or the name of a model that every member has installed."""
+    hidden: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = Field(default=(64,), max_length=8)
+    """Outputs of each hidden layer (``mlp``)."""
+    embedding_width: int = Field(default=8, ge=1, le=512)
+    """Numbers that stand for one category code (``mlp``)."""
+    parameters: int = Field(default=0, ge=0, le=100_000_000)
+    """How many parameters an installed model has: a coordinator does not have its code."""
+    initial_scale: float = Field(default=0.05, gt=0, le=10)
+    """An installed model starts from uniform parameters within this distance of zero."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float = Field(default=0.5, gt=0, le=1000)
+    """Step size; about 0.5 suits ``sgd`` and 0.01 ``adam``."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Share of the last step that is taken again (``sgd``), or kept of the mean (``adam``)."""
+    average_from: int = Field(default=0, ge=0)
+    """Round whose result is the first in the published mean of iterates; 0: no mean."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.model == "mlp" and not self.hidden:
+            raise ValueError("an mlp needs a hidden layer; without one, name the model logistic")
+        if self.installed and not self.parameters:
+            raise ValueError(f"model {self.model} is an installed one: state its parameters")
+        if not self.installed and self.parameters:
+            raise ValueError(f"model {self.model} takes no parameters: the contract implies them")
+        return self
+
+    @property
+    def installed(self) -> bool:
+        """Whether the model is code that members installed, not one of ours."""
+        return self.model not in ("logistic", "mlp")
+
+
+def parse(terms: Terms) -> PropensitySettings:
+    """The recipe's settings in these terms.
+
+    Raises:
+        RecipeError: naming the first setting that is wrong, or another recipe.
+    """
+    if terms.recipe != "propensity":
+        raise RecipeError(f"study {terms.study}: recipe is {terms.recipe}, not propensity")
+    try:
+        return PropensitySettings.model_validate(terms.settings)
+    except ValidationError as error:
+        raise RecipeError(
+            f"study {terms.study}: setting {first_problem(error)}; change the terms"
+        ) from error
+
+
+def network(contract: DataContract, settings: PropensitySettings) -> Network:
+    """The shape of ``logistic`` and ``mlp`` models for a data contract.
+
+    Raises:
+        RecipeError: if the model is an installed one.
+    """
+    if settings.installed:
+        raise RecipeError(f"model {settings.model} is installed: its shape is in its own code")
+    logistic = settings.model == "logistic"
+    return Network(
+        numbers=len(contract.numbers),
+        cardinalities=tuple(len(column.values) for column in contract.categories),
+        width=1 if logistic else settings.embedding_width,
+        hidden=() if logistic else settings.hidden,
+    )
+
+
+def dimension(contract: DataContract, settings: PropensitySettings) -> int:
+    """How many parameters the model has: what ``dimension`` in the terms must be."""
+    if settings.installed:
+        return settings.parameters
+    return network(contract, settings).dimension
+
+
+def check_dimension(terms: Terms, settings: PropensitySettings) -> None:
+    """Checks that the terms' dimension is the model's.
+
+    Raises:
+        RecipeError: if it is not.
+    """
+    needed = dimension(terms.contract, settings)
+    if terms.dimension != needed:
+        raise RecipeError(
+            f"study {terms.study}: the model has {needed} parameters and the terms say "
+            f"{terms.dimension}; set dimension to {needed}"
+        )

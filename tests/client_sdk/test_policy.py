@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from client_sdk.policy import Policy
+from privacy.accounting import Projection
+from privacy.errors import PolicyRefusal, TermsError
+from privacy.terms import RosterEntry, Terms
+from tests.conftest import make_contract, make_terms
+
+GENEROUS = Policy(most_epsilon=2.0)
+OWN = RosterEntry(name="member-0", declared_consumers=100)
+
+
+def projection(epsilon: float = 0.9) -> Projection:
+    profile = {members: epsilon * members for members in range(1, 6)}
+    return Projection(profile=profile, epsilon_local=3.0, delta=1e-5, attempts=12)
+
+
+def check(terms: Terms, policy: Policy = GENEROUS, **changes: Any) -> None:
+    values: dict[str, Any] = {"own_entry": OWN, "contract": make_contract()}
+    policy.check(terms, changes.pop("projection", projection()), **(values | changes))
+
+
+def test_terms_within_policy_pass() -> None:
+    check(make_terms())
+
+
+@pytest.mark.parametrize(
+    ("terms", "policy", "words"),
+    [
+        ({}, Policy(most_epsilon=0.5), r"epsilon\(1\) is 0.9, .* at most 0.5"),
+        ({"delta": 1e-3}, GENEROUS, "delta is 0.001"),
+        ({"clipping_norm": 1e5}, GENEROUS, "clipping norm is 100000"),
+        ({"noise_multiplier": 0.2}, GENEROUS, "noise multiplier is 0.2"),
+        ({}, Policy(least_member_noise_multiplier=1.2), "member noise multiplier is 1.1547"),
+        ({}, Policy(least_cohort=6), "cohort size is 5, .* at least 6"),
+        ({"rounds": 2, "max_attempts": 20_000}, GENEROUS, "attempts is 20000"),
+        ({}, Policy(recipes=("demand",)), "recipe propensity is not one"),
+        ({"declared": 200}, GENEROUS, "not the one this member declared"),
+        ({"contract": make_contract(version=2)}, GENEROUS, "not visits version 1"),
+        ({"contract": make_contract(rows_per_consumer=9)}, GENEROUS, "as this member holds it"),
+    ],
+)
+def test_terms_beyond_policy_are_refused(terms: dict[str, Any], policy: Policy, words: str) -> None:
+    with pytest.raises(PolicyRefusal, match=words):
+        check(make_terms(**terms), policy)
+
+
+@pytest.mark.parametrize("epsilon", [float("inf"), float("nan")])
+def test_an_unbounded_projection_is_refused(epsilon: float) -> None:
+    with pytest.raises(PolicyRefusal, match=r"epsilon\(1\)"):
+        check(make_terms(), projection=projection(epsilon))
+
+
+def test_a_roster_without_this_member_is_refused() -> None:
+    stranger = RosterEntry(name="somebody-else", declared_consumers=100)
+    with pytest.raises(TermsError, match="somebody-else: not in the roster"):
+        check(make_terms(), own_entry=stranger)
