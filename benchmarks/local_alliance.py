@@ -124,7 +124,7 @@ class LocalAlliance:
             if event["event"] == "Listening":
                 for member in self.members:
                     self._start_node(member, event["address"])
-            finished = event["event"] == "StudyFinished"
+            finished |= event["event"] == "StudyFinished"
             yield event
         code = process.wait()
         if code != 0 or not finished:

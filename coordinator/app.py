@@ -93,6 +93,7 @@ async def run(config: CoordinatorConfig, monitor: Monitor) -> None:
     try:
         await asyncio.to_thread(app, grid, context)
     finally:
+        service.close()
         await server.stop(grace=0.5)
 
 

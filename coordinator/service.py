@@ -143,6 +143,11 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
             if member in self._connections:
                 self._connections[member].reject(exchange.key, f"{exchange.key} is over")
 
+    def close(self) -> None:
+        """Ends every stream; members will try to come back."""
+        for connection in self._connections.values():
+            connection.send(None)
+
     # One member's stream.
 
     async def Connect(  # noqa: N802  (the name in the .proto)

@@ -175,7 +175,8 @@ class PrivateSumStrategy(Strategy):
     def _publication(self, grid: Grid) -> list[Message]:
         arrays = ArrayRecord({"parameters": array_to_flower(recipe.published(self._state))})
         task = self._task(self._terms.privacy.rounds, 1)
-        content = RecordDict({"task": task, "model": arrays})
+        terms = ConfigRecord({"terms_hash": self._terms.hash})
+        content = RecordDict({"task": task, "terms": terms, "model": arrays})
         return [
             grid.create_message(content, "train.publish", node_id, str(self._terms.privacy.rounds))
             for node_id in self._names

