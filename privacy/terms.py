@@ -6,8 +6,10 @@ guarantee is in here, everything that only changes speed is not.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NewType, Self
 
 import rfc8785
@@ -34,6 +36,7 @@ __all__ = [
     "Terms",
     "TermsHash",
     "first_problem",
+    "one_digit",
 ]
 
 MemberName = NewType("MemberName", str)
@@ -52,6 +55,16 @@ class StrictModel(BaseModel):
     """What crosses a boundary: frozen, strict, nothing extra, no NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+def one_digit(count: int) -> int:
+    """A count rounded to one digit, as rosters declare it (rule R11).
+
+    >>> [one_digit(count) for count in (7, 55, 149, 1010)]
+    [7, 60, 100, 1000]
+    """
+    unit: int = 10 ** (len(str(count)) - 1)
+    return (2 * count + unit) // (2 * unit) * unit
 
 
 def first_problem(error: ValidationError) -> str:
@@ -127,8 +140,8 @@ class RosterEntry(StrictModel):
     @field_validator("declared_consumers")
     @classmethod
     def _one_digit(cls, value: int) -> int:
-        if value % 10 ** (len(str(value)) - 1):
-            raise ValueError("must be rounded to one digit, as in 50, 400 or 1000")
+        if value != one_digit(value):
+            raise ValueError(f"must be rounded to one digit: {one_digit(value)}")
         return value
 
 
@@ -222,7 +235,12 @@ class Terms(StrictModel):
         canonical: bytes = rfc8785.dumps(_integers_only(self.model_dump(mode="json")))
         return canonical
 
-    @property
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy, validated again, which also forgets the cached hash."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**(values | dict(update or {})))
+
+    @functools.cached_property
     def hash(self) -> TermsHash:
         """What every later message and signature is bound to."""
         return TermsHash(hashlib.sha256(b"alliance/v1/terms\x00" + self.canonical()).hexdigest())

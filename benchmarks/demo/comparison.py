@@ -10,17 +10,22 @@ All are scored on the held-out households' rows at all members.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from flwr.app import RecordDict
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from client_sdk.app import RecordJournal
 from client_sdk.contribution import contribution
-from client_sdk.dataset import Dataset
+from client_sdk.dataset import Dataset, DataSource, load
 from client_sdk.node import Node
+from client_sdk.policy import Policy
 from client_sdk.recipes.propensity.contribute import contribute
 from client_sdk.recipes.propensity.fold import State, fold, initial_state, published
 from client_sdk.recipes.propensity.model import score
@@ -31,8 +36,10 @@ from privacy.terms import Terms
 
 __all__ = [
     "Scores",
+    "Tables",
     "alliance_sums",
     "curator_sums",
+    "model_scores",
     "regression_scores",
     "scores",
     "train",
@@ -52,6 +59,39 @@ class Scores:
 
     auc: float
     precision_at_10pct: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What the comparison needs in one place: each member's data, and the held-out rows."""
+
+    nodes: list[Node]
+    held_out: Dataset
+
+    @classmethod
+    def load(cls, terms: Terms, sources: Mapping[str, Mapping[str, str]], held_out: Path) -> Tables:
+        """Reads the members' files through their own door."""
+        nodes = [
+            Node(
+                entry,
+                Policy(),
+                terms.contract,
+                load(_source(sources[entry.name]), terms.contract),
+                RecordJournal(RecordDict()),
+                lambda terms, parameters: None,
+            )
+            for entry in terms.roster
+        ]
+        return cls(nodes, load(DataSource(path=held_out), terms.contract))
+
+    @property
+    def datasets(self) -> dict[str, Dataset]:
+        """By member."""
+        return {node.entry.name: node.dataset for node in self.nodes}
+
+
+def _source(table: Mapping[str, str]) -> DataSource:
+    return DataSource.model_validate_json(json.dumps(dict(table)))
 
 
 def scores(labels: npt.NDArray[np.float32], ranking: npt.NDArray[np.floating]) -> Scores:

@@ -103,8 +103,7 @@ def _may_overflow(network: Network, parts: dict[str, Tensor]) -> bool:
     norms = [float(torch.linalg.vector_norm(parts[f"weight {layer}"])) for layer in layers]
     tables = 0.0
     if "tables" in parts:
-        largest = float(torch.linalg.vector_norm(parts["tables"], torch.inf))
-        tables = largest * len(network.cardinalities) * network.width
+        tables = float(torch.linalg.vector_norm(parts["tables"])) * len(network.cardinalities)
     reached, forward, backward = [], LARGEST_INPUT + tables, 1.0
     for layer in layers:
         shift = float(torch.linalg.vector_norm(parts[f"bias {layer}"]))

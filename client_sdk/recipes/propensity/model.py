@@ -77,7 +77,8 @@ class Model:
         if not np.isfinite(parameters).all():
             raise RecipeError(f"study {terms.study}: the parameters are not all finite")
         self.device = device
-        self.parameters = torch.tensor(parameters, device=device)
+        self.parameters = torch.from_numpy(np.require(parameters, requirements=["C", "W"]))
+        self.parameters = self.parameters.to(device)
         self.module: nn.Module | None = None
         if settings.installed:
             # Only what a row looks like; its shape otherwise is the module's own business.
