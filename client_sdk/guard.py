@@ -6,7 +6,7 @@ public inputs only (rule R4):
  (2) proposed terms are well-formed, name this member as it declared itself, and stay within its
      policy by its own projection;
  (3) a contribution is asked for under terms accepted here, for the study they name;
- (4) the public state has the terms' shape (any values: the guarantee holds for every model sent);
+ (4) the public state has the terms' shape and is finite (the guarantee holds for every such one);
  (5) the attempt is reserved, durably, before the handler may touch data.
 """
 
@@ -91,7 +91,7 @@ def parameters(message: Message, terms: Terms) -> npt.NDArray[np.float32]:
     """The public state of a message: float32, shape (dimension,).
 
     Raises:
-        RequestRefusal: if it is missing or of another dtype or shape.
+        RequestRefusal: if it is missing, not finite, or of another dtype or shape.
     """
     record = message.content.get("model")
     if not isinstance(record, ArrayRecord) or list(record) != ["parameters"]:
@@ -102,6 +102,8 @@ def parameters(message: Message, terms: Terms) -> npt.NDArray[np.float32]:
             f"model.parameters is {array.dtype} of shape {array.shape}, the terms say float32 of "
             f"shape ({terms.dimension},)"
         )
+    if not np.isfinite(array).all():
+        raise RequestRefusal("model.parameters holds a value that is not finite")
     return array.astype(np.float32, copy=False)
 
 

@@ -133,9 +133,12 @@ class LinkGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Sends messages; `pull_messages` has the replies once their task is over."""
-        for message, future in self._push(list(messages), DEFAULT_TIMEOUT_S):
-            self._pushed[message.metadata.message_id] = (message, future)
-        return list(self._pushed)
+        pushed = {
+            message.metadata.message_id: (message, future)
+            for message, future in self._push(list(messages), DEFAULT_TIMEOUT_S)
+        }
+        self._pushed |= pushed
+        return list(pushed)
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """The replies that are there; each is handed out once."""

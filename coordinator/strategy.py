@@ -129,8 +129,7 @@ class PrivateSumStrategy(Strategy):
         Raises:
             RoundFailed: if fewer than N - D do.
         """
-        if isinstance(grid, LinkGrid):
-            grid.assemble(timeout_s=self._deadlines.assemble_s)
+        _assemble(grid, len(self._terms.roster), timeout_s=self._deadlines.assemble_s)
         terms = ConfigRecord({"document": self._terms.model_dump_json()})
         content = RecordDict({"task": self._task(0, 1), "terms": terms})
         messages = [
@@ -300,6 +299,16 @@ class PrivateSumStrategy(Strategy):
         if self._round is None:
             raise RoundFailed("no attempt is open; start() opens them")
         return self._round
+
+
+def _assemble(grid: Grid, members: int, *, timeout_s: float) -> None:
+    """Waits until all members are there or the time is up."""
+    if isinstance(grid, LinkGrid):
+        grid.assemble(timeout_s=timeout_s)
+        return
+    until_s = time.monotonic() + timeout_s
+    while len(list(grid.get_node_ids())) < members and time.monotonic() < until_s:
+        time.sleep(0.05)
 
 
 def _paired(

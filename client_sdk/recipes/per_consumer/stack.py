@@ -42,10 +42,7 @@ def _views(network: Network, vector: Tensor) -> dict[str, Tensor]:
 
 
 def _forward(network: Network, parts: dict[str, Tensor], rows: Rows) -> Iterator[Tensor]:
-    """Inputs of each Linear layer in turn, then the logits, shape (slots, 1).
-
-    Each is made only when asked for; the caller may change the last one in place.
-    """
+    """Inputs of each Linear layer in turn, then the logits, shape (slots, 1)."""
     inputs = rows.numbers
     vectors = functional.embedding(rows.codes, parts["tables"]) if "tables" in parts else None
     if vectors is not None and network.hidden:
@@ -68,16 +65,16 @@ def logits(network: Network, parameters: Tensor, rows: Rows) -> Tensor:
     return values[:, 0]
 
 
-def _squares(values: Tensor, exact: bool = True) -> Tensor:
-    """Squared norm of each row as float64, computed in float64 (``exact``) or float32.
+def _row_squares(values: list[Tensor], exact: bool) -> Tensor:
+    """Squared norms of the rows of each array, float64, shape (arrays, slots).
 
-    In float32, squares above 3e38 make it infinite, and what squares below 2^-126 lose is added.
+    Computed in float64 (``exact``) or in float32; then a square above 3e38 makes it infinite, and
+    what squares below 2^-126 lose is added.
     """
-    if exact:
-        norms: Tensor = torch.linalg.vector_norm(values, dim=1, dtype=torch.float64)
-        return norms.square_()
-    norms = torch.linalg.vector_norm(values, dim=1).double()
-    return norms.square_().add_(values.shape[1] * 2.0**-126)
+    dtype = torch.float64 if exact else torch.float32
+    norms = [torch.linalg.vector_norm(array, dim=1, dtype=dtype) for array in values]
+    lost = 0.0 if exact else max(array.shape[1] for array in values) * 2.0**-126
+    return torch.stack(norms).double().square_().add_(lost)
 
 
 def _needs_float64(network: Network, shape: tuple[int, int, int]) -> bool:
@@ -133,36 +130,31 @@ class _Pass:
 
 def _differentiate(network: Network, parts: dict[str, Tensor], rows: Rows) -> _Pass:
     """One forward and one backward pass of the activations."""
-    inputs: list[Tensor] = []
-    weights: list[Tensor] = []
-    forward = _forward(network, parts, rows)
     exact, wild = _needs_float64(network, rows.shape), _may_overflow(network, parts)
-    for _ in range(len(network.hidden) + 1):
-        values = next(forward)
-        weights.append(_squares(values, exact).add_(1.0))  # the bias sees a constant input of 1
-        inputs.append(values)
-        if wild and len(inputs) > 1:
-            values.nan_to_num_(0.0, 0.0, 0.0)
-    error = torch.sigmoid(next(forward)[:, 0]) - rows.labels
-    gradient = torch.where(rows.present, error, 0.0)[:, None]
-    gradients = [gradient]
-    squares = weights[-1] * _squares(gradient, exact)
+    *inputs, values = _forward(network, parts, rows)
+    squares = _row_squares(inputs, exact)
+    if wild:
+        for array in inputs[1:]:
+            array.nan_to_num_(0.0, 0.0, 0.0)
+    error = torch.sigmoid(values[:, 0]) - rows.labels
+    gradients = [torch.where(rows.present, error, 0.0)[:, None]]
     for layer in range(len(network.hidden), 0, -1):
-        behind = gradient @ parts[f"weight {layer}"]
+        behind = gradients[0] @ parts[f"weight {layer}"]
         gradient = torch.ops.aten.threshold_backward.grad_input(
             behind, inputs[layer], 0, grad_input=behind
         )
         gradients.insert(0, gradient)
-        squares += weights[layer - 1] * _squares(gradient, exact)
+    squares.add_(1.0).mul_(_row_squares(gradients, exact))  # a bias sees a constant input of 1
+    total = squares.sum(0)
     embedded = None
     if network.cardinalities:
         if network.hidden:
-            embedded = gradient @ parts["weight 0"][:, network.numbers :]
+            embedded = gradients[0] @ parts["weight 0"][:, network.numbers :]
         else:
-            embedded = gradient.repeat(1, len(network.cardinalities))
-        squares += _squares(embedded, exact)
+            embedded = gradients[0].repeat(1, len(network.cardinalities))
+        total += _row_squares([embedded], exact)[0]
         embedded = embedded.view(-1, len(network.cardinalities), network.width)
-    return _Pass(inputs, gradients, embedded, squares, wild)
+    return _Pass(inputs, gradients, embedded, total, wild)
 
 
 def _layer_squares(inputs: Tensor, gradients: Tensor) -> Tensor:
@@ -270,12 +262,11 @@ def clipped_sums(
         torch.bmm(gradient.mT, values, out=parts[f"weight {layer}"])
         torch.sum(gradient, 1, out=parts[f"bias {layer}"])
     if done.embedded is not None:
-        parts["tables"].zero_()
-        begin = torch.arange(blocks, device=sums.device) * network.dimension
-        entries = (
-            rows.codes.view(blocks, consumers * slots, -1) * network.width + begin[:, None, None]
-        )
-        places = entries[..., None] + torch.arange(network.width, device=sums.device)
-        sums.view(-1).scatter_add_(0, places.view(-1), weighed(done.embedded.flatten(1)).view(-1))
+        steps = torch.arange(network.width, device=sums.device)
+        codes = rows.codes.view(blocks, consumers * slots, -1, 1) * network.width
+        gradient = weighed(done.embedded.flatten(1)).view(blocks, -1)
+        for block in range(blocks):
+            parts["tables"][block].zero_()
+            sums[block].scatter_add_(0, (codes[block] + steps).view(-1), gradient[block])
     if sums is not out:
         out.copy_(sums)

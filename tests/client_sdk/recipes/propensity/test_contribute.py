@@ -322,8 +322,14 @@ def test_chunks_of_blocks_do_not_change_the_sums() -> None:
     contract = contract_for(4, (5,))
     terms = terms_for(contract, MLP)
     parameters = make_parameters(terms.dimension, 6)
-    batch = make_batch(contract, (20, 200, 1), seed=2)
-    sums = contribute(parameters, batch, terms=terms)
+    batch = make_batch(contract, (24, 200, 1), seed=2)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)  # 4800 slots: enough for two threads
+    try:
+        sums = contribute(parameters, batch, terms=terms)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
     for block in (0, 10, 19):
         alone = Batch(
             *(getattr(batch, f.name)[block : block + 1] for f in dataclasses.fields(batch))
