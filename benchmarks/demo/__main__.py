@@ -60,7 +60,7 @@ def run(folder: Path, split: int) -> None:
     _fresh_folder(folder)
     console.print("Preparing Complete Journey: coupon campaigns as five retailers see them")
     journey = build(split)
-    terms = demo_terms(journey)
+    terms = demo_terms()
     sources = journey.write(folder / "data")
     members = [
         LocalMember(entry.name, entry.declared_consumers, sources[entry.name], POLICY)

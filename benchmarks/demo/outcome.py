@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import matplotlib as mpl
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -17,6 +18,16 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 __all__ = ["Outcome"]
+
+COLUMNS: Final[tuple[tuple[str, Literal["left", "right"]], ...]] = (
+    ("model", "left"),
+    ("consumers", "right"),
+    ("AUC", "right"),
+    ("top 10 %", "right"),
+    ("joining gains", "right"),
+)
+
+GREY, PALE, OCHRE, RED = "#4a5560", "#dde3e8", "#8a6d3b", "#b3261e"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,20 +80,21 @@ class Outcome:
 
     def show(self, console: Console) -> None:
         """Prints the comparison, what each retailer gained, and the guarantee."""
-        table = Table(title="Ranking held-out households", title_justify="left")
-        for name, side in (
-            ("model", "left"), ("consumers", "right"), ("AUC", "right"),
-            ("precision, top 10 %", "right"), ("AUC gained by joining", "right"),
-        ):  # fmt: skip
-            table.add_column(name, justify=side)  # type: ignore[arg-type]
+        table = Table(box=SIMPLE_HEAD, title="Ranking held-out households", title_justify="left")
+        for name, side in COLUMNS:
+            table.add_column(name, justify=side)
         for name, found in self.alone.items():
             gain = self.alliance.auc - found.auc
-            row = (f"{name} alone, not private", str(self.members[name]))
-            table.add_row(*row, *_figures(found), f"{gain:+.3f}" if gain > 0 else "none")
+            table.add_row(
+                f"{name} alone",
+                f"{self.members[name]:,}",
+                *_figures(found),
+                f"{gain:+.3f}" if gain > 0 else "none",
+            )
         table.add_section()
         table.add_row("[bold]the alliance[/bold]", "", *_figures(self.alliance), "")
         table.add_row("trusted curator, same epsilon", "", *_figures(self.curator), "")
-        table.add_row("all data pooled, not private", "", *_figures(self.pooled), "")
+        table.add_row("all data pooled", "", *_figures(self.pooled), "")
         console.print(table)
         profile = "   ".join(
             f"{members}: {epsilon:.2f}"
@@ -90,6 +102,8 @@ class Outcome:
         )
         known = ", ".join(f"{many} at {count}" for count, many in self.known_to.items() if many)
         console.print(
+            "A retailer alone and pooled data are not private. top 10 %: responders among the "
+            "tenth that ranks highest. joining gains: AUC.\n"
             f"Guarantee: epsilon at delta {self.opened['delta']:g}, for a household known to so "
             f"many retailers:  {profile}\n"
             f"  (training households by retailers that know them: {known})\n"
@@ -101,30 +115,50 @@ class Outcome:
         )
 
     def draw(self, path: Path) -> None:
-        """Draws the AUCs: retailers alone as bars, the shared models as lines."""
+        """Draws both figures: a dot for each retailer alone, lines for the shared models."""
         names = list(self.alone)
-        figure, axes = plt.subplots(figsize=(7.5, 4.2), dpi=150, layout="constrained")
-        bars = axes.bar(
-            [f"{name}\n{self.members[name]:,} consumers" for name in names],
-            [self.alone[name].auc for name in names],
-            color="#b8c4ce",
-            width=0.6,
-            label="alone, not private",
+        places = range(len(names) - 1, -1, -1)
+        figure, panels = plt.subplots(1, 2, figsize=(9, 3.8), dpi=150, sharey=True)
+        shared = (
+            ("all data pooled, not private", self.pooled, GREY, ":"),
+            ("trusted curator, same epsilon", self.curator, OCHRE, "--"),
+            (f"the alliance, epsilon(1) = {self._epsilon:.2f}", self.alliance, RED, "-"),
         )
-        axes.bar_label(bars, fmt="%.3f", padding=3, color="#4a5560")
-        for label, found, colour, style in (
-            ("all data pooled, not private", self.pooled, "#4a5560", ":"),
-            ("trusted curator, same epsilon", self.curator, "#8a6d3b", "--"),
-            (f"the alliance, epsilon(1) = {self._epsilon:.2f}", self.alliance, "#b3261e", "-"),
+        for axes, name, title in zip(
+            panels,
+            ("auc", "precision_at_10pct"),
+            ("AUC", "Precision among the top 10 %"),
+            strict=True,
         ):
-            text = f"{label}: {found.auc:.3f}"
-            axes.axhline(found.auc, color=colour, linestyle=style, linewidth=1.6, label=text)
-        axes.set_ylim(0.5, 0.9)
-        axes.set_ylabel("AUC on held-out households")
-        axes.set_title("Which household will redeem which campaign's coupon", loc="left")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(axis="x", length=0)
-        axes.legend(loc="upper right", frameon=False, fontsize=8)
+            goal = getattr(self.alliance, name)
+            alone = [getattr(self.alone[member], name) for member in names]
+            axes.hlines(places, alone, goal, color=PALE, linewidth=5, zorder=1)
+            for label, found, colour, style in shared:
+                axes.axvline(
+                    getattr(found, name), color=colour, linestyle=style, linewidth=1.5, label=label
+                )
+            axes.plot(alone, places, "o", color=GREY, markersize=8, label="alone, not private")
+            for place, value in zip(places, alone, strict=True):
+                axes.annotate(
+                    f"{value:.3f}", (value, place), (0, 9), textcoords="offset points",
+                    ha="center", fontsize=8, color=GREY,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+                )  # fmt: skip
+            axes.set_title(f"{title}: alliance {goal:.3f}", loc="left", fontsize=10)
+            axes.spines[["top", "right", "left"]].set_visible(False)
+            axes.tick_params(axis="y", length=0)
+            axes.margins(x=0.12)
+        panels[0].set_yticks(
+            list(places), [f"{name}\n{self.members[name]:,} consumers" for name in names]
+        )
+        panels[0].set_ylim(-0.6, len(names) - 0.3)
+        figure.suptitle(
+            "Which household will redeem which campaign's coupon (held-out households)",
+            x=0.02, ha="left", fontsize=11,
+        )  # fmt: skip
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="lower center", ncols=4, frameon=False, fontsize=8)
+        figure.subplots_adjust(left=0.15, right=0.98, top=0.84, bottom=0.17, wspace=0.08)
         figure.savefig(path)
         plt.close(figure)
 

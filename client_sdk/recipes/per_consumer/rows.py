@@ -9,10 +9,15 @@ from torch import Tensor
 
 from client_sdk.recipes.per_consumer.network import Network
 
-__all__ = ["LARGEST_INPUT", "Rows", "clip_factors", "tame"]
+__all__ = ["LARGEST_INPUT", "LARGEST_VALUE", "Rows", "clip_factors", "tame"]
 
 LARGEST_INPUT = 2.0**30
 """Norm of a row's numbers above which it counts as not finite."""
+
+LARGEST_VALUE = 2.0**60
+"""Norm of an activation, or of a consumer's vector in units of C, above which it counts as not
+finite: beyond, a factor or a product could fall below 2^-126, where float32 rounds coarsely and
+could round a clipped vector to more than C."""
 
 _SHRINK = 1.0 - 2.0**-22
 """Clipped vectors end this far inside C, so that rounding factor and product to float32 cannot
@@ -73,12 +78,12 @@ def tame(
 def clip_factors(norms: Tensor, sound: Tensor, clipping_norm: float) -> Tensor:
     """What each consumer's vector is multiplied with: float64, shape (consumers,).
 
-    | norm             | factor                  |
-    |------------------|-------------------------|
-    | 0                | 1                       |
-    | at most C        | 1                       |
-    | above C, finite  | C (1 - 2^-22) / norm    |
-    | infinite or NaN  | 0                       |
+    | norm                      | factor               |
+    |---------------------------|----------------------|
+    | 0                         | 1                    |
+    | at most C                 | 1                    |
+    | above C, at most 2^60 C   | C (1 - 2^-22) / norm |
+    | above 2^60 C, inf or NaN  | 0                    |
 
     Args:
         norms: float64, shape (consumers,).
@@ -87,4 +92,4 @@ def clip_factors(norms: Tensor, sound: Tensor, clipping_norm: float) -> Tensor:
     """
     scaled = torch.clamp_max(clipping_norm * _SHRINK / norms, 1.0)  # C / 0 = inf, so 1
     factors = torch.where(norms <= clipping_norm, 1.0, scaled)
-    return torch.where(sound & norms.isfinite(), factors, 0.0)
+    return torch.where(sound & (norms <= LARGEST_VALUE * clipping_norm), factors, 0.0)

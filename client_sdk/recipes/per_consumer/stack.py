@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from client_sdk.recipes.per_consumer.network import Network
-from client_sdk.recipes.per_consumer.rows import LARGEST_INPUT, Rows, clip_factors
+from client_sdk.recipes.per_consumer.rows import LARGEST_INPUT, LARGEST_VALUE, Rows, clip_factors
 
 __all__ = ["clipped_sums", "logits"]
 
@@ -25,9 +25,6 @@ _CANCELLATION = 2.0**-32
 """Share of (the sum of a consumer's row norms)^2 that is added to its squared norm: more than the
 worst rounding error of a float64 Gram matrix of 10^4 inputs and 10^3 rows (10^6 x 2^-53), and a
 bound of 2^16 C on the rows that cancel within one clipped vector."""
-
-_TAME_LIMIT = 2.0**60
-"""Where no activation can exceed this, its float32 square is finite, and so are all sums."""
 
 _PAIRS_AT_ONCE = 1 << 24
 """Pairs of rows whose codes are compared in one go: memory only."""
@@ -91,7 +88,7 @@ def _needs_float64(network: Network, shape: tuple[int, int, int]) -> bool:
 
 
 def _may_overflow(network: Network, parts: dict[str, Tensor]) -> bool:
-    """Whether these parameters could drive an activation or gradient past `_TAME_LIMIT`; public.
+    """Whether these parameters could drive an activation or gradient past `LARGEST_VALUE`; public.
 
     A Linear layer stretches its inputs, and the gradients coming back, by at most the Frobenius
     norm of its weights; what a dot product holds on the way obeys the same bound.
@@ -107,7 +104,7 @@ def _may_overflow(network: Network, parts: dict[str, Tensor]) -> bool:
         forward = forward * norms[layer] + shift + tables
         backward *= norms[-1 - layer]
         reached += [forward, backward]
-    return not all(bound < _TAME_LIMIT for bound in reached)  # a NaN is no smaller
+    return not all(bound < LARGEST_VALUE for bound in reached)  # a NaN is no smaller
 
 
 @dataclass(slots=True)
@@ -133,6 +130,7 @@ def _differentiate(network: Network, parts: dict[str, Tensor], rows: Rows) -> _P
     exact, wild = _needs_float64(network, rows.shape), _may_overflow(network, parts)
     *inputs, values = _forward(network, parts, rows)
     squares = _row_squares(inputs, exact)
+    calm = (squares <= LARGEST_VALUE**2).all(0)
     if wild:
         for array in inputs[1:]:
             array.nan_to_num_(0.0, 0.0, 0.0)
@@ -145,7 +143,7 @@ def _differentiate(network: Network, parts: dict[str, Tensor], rows: Rows) -> _P
         )
         gradients.insert(0, gradient)
     squares.add_(1.0).mul_(_row_squares(gradients, exact))  # a bias sees a constant input of 1
-    total = squares.sum(0)
+    total = torch.where(calm, squares.sum(0), torch.inf)
     embedded = None
     if network.cardinalities:
         if network.hidden:
@@ -221,8 +219,9 @@ def clipped_sums(
     | norm <= C               | the vector itself                                      |
     | norm > C, finite        | the vector scaled to C (1 - 2^-22)                     |
     | rows that cancel        | the same, by norm^2 + 2^-32 (sum of the rows' norms)^2 |
-    | infinite, NaN, or with  | exactly zero, and no other consumer is touched         |
-    | a factor above 1e19     |                                                        |
+    | infinite, NaN, above    | exactly zero, and no other consumer is touched         |
+    | 2^60 C, or with an      |                                                        |
+    | activation above 2^60   |                                                        |
 
     **Guarantees:** unit one consumer, add/remove adjacency: whatever the data and the parameters,
     adding or removing one consumer moves its block's sum by at most C (1 + b^2 2^-23), where b is

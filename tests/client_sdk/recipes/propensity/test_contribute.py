@@ -215,6 +215,49 @@ def test_opposite_rows_that_cancel_stay_within_the_bound() -> None:
         assert np.linalg.norm(sums.astype(np.float64), axis=1).max() <= 1 + 1e-6
 
 
+def test_rows_that_almost_cancel_stay_within_the_bound() -> None:
+    """Rows a few units in the last place apart, with gradients 10^9 times their difference: the
+    Gram matrix alone, even in float64, would tell their norm too low."""
+    contract = contract_for(16, ())
+    terms = terms_for(contract, {"model": "mlp", "hidden": (32,)}, clipping_norm=1.0)
+    shape = network(contract, parse(terms))
+    weight, bias, last, _ = shape.parts
+    draw = np.random.default_rng(3)
+    parameters = np.zeros(terms.dimension, dtype=np.float32)
+    incoming = np.repeat(draw.random((16, 16)), 2, axis=0)  # pairs of equal units
+    parameters[weight.offset : weight.end] = incoming.reshape(-1)
+    parameters[bias.offset : bias.end] = 0.1
+    parameters[last.offset : last.end] = np.tile([1e9, -1e9], 16)  # that cancel in the logit
+    batch = make_batch(contract, (300, 1, 2), seed=1, empty=0)
+    steps = draw.integers(1, 4, (300, 1, 16)).astype(np.float32) * np.float32(2**-24)
+    batch.numbers[:, :, 1] = batch.numbers[:, :, 0] + steps
+    batch.labels[...] = [0, 1]
+    sums = contribute(parameters, batch, terms=terms).astype(np.float64)
+    assert np.linalg.norm(sums, axis=1).max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("consumers", [1, 256])
+@pytest.mark.parametrize("clipping_norm", [1e-9, 1e-3, 1.0])
+def test_factors_and_products_too_small_for_float32_do_not_lift_the_norm(
+    rows: int, consumers: int, clipping_norm: float
+) -> None:
+    """Weights that take activations, gradients or both to the ends of float32's range."""
+    contract = contract_for(3, (4,))
+    terms = terms_for(contract, {"model": "mlp", "hidden": (6, 5)}, clipping_norm=clipping_norm)
+    parts = {part.name: part for part in network(contract, parse(terms)).parts}
+    batch = make_batch(contract, (4, consumers, rows), seed=2, empty=0)
+    batch.present[:, 1:] = 0
+    for first in (-20, -10, 0, 8, 14, 18, 25, 36):
+        for second in (-38, -20, -10, 0, 10, 20, 36):
+            parameters = np.abs(make_parameters(terms.dimension, 4))
+            for name, exponent in (("weight 0", first), ("weight 2", second)):
+                part = parts[name]
+                parameters[part.offset : part.end] *= np.float32(10.0**exponent)
+            sums = contribute(parameters, batch, terms=terms).astype(np.float64)
+            assert np.linalg.norm(sums, axis=1).max() <= clipping_norm * (1 + 1e-6)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
