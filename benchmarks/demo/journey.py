@@ -52,6 +52,8 @@ RETAILERS: Final = (
     Retailer("newcomer", 67),
 )
 """In roster order. Training consumers: about 1,000, 450, 200, 100 and 50."""
+FLAGSHIPS: Final = 10
+"""The busiest stores, which stay with the largest retailer."""
 TOLERANCE: Final = 0.02
 """How far the households a retailer reaches may be from those it is to reach."""
 
@@ -225,8 +227,8 @@ def _lines(received: pd.DataFrame) -> pd.DataFrame:
 def _groups(lines: pd.DataFrame) -> dict[int, str]:
     """Retailer by store.
 
-    Meadow, lantern, orchard, newcomer and last harbour, which so becomes a chain of many smaller
-    stores, take in turn the most visited stores that are left, leaving out those that would carry
+    Harbour, the largest, keeps the busiest stores. Meadow, lantern, orchard, newcomer and then
+    harbour take in turn the most visited stores that are left, leaving out those that would carry
     them too far. No look at labels or scores is involved.
     """
     visitors: dict[int, set[int]] = {}
@@ -236,7 +238,7 @@ def _groups(lines: pd.DataFrame) -> dict[int, str]:
     groups: dict[int, str] = {}
     for retailer in (*RETAILERS[1:], RETAILERS[0]):
         reached: set[int] = set()
-        for store in list(free):
+        for store in free[0 if retailer is RETAILERS[0] else FLAGSHIPS :]:
             if len(reached) >= retailer.households * (1 - TOLERANCE):
                 break
             if len(reached | visitors[store]) <= retailer.households * (1 + TOLERANCE):

@@ -13,8 +13,8 @@ import pytest
 from benchmarks.demo.journey import HELD_OUT, RETAILERS, Journey, build, contract, pairs, rows
 from client_sdk.dataset import DataSource, load
 
-NEWCOMER = 318
-"""The newcomer's one store."""
+NEWCOMER = (27, 330)
+"""The newcomer's stores."""
 
 NAMES = [retailer.name for retailer in RETAILERS]
 
@@ -24,7 +24,7 @@ def journey() -> Journey:
     return build(0)
 
 
-def test_the_campaigns_are_those_of_the_issue() -> None:
+def test_the_campaigns_are_counted_as_published() -> None:
     table = pairs()
     assert len(table) == 5927
     assert table["redeemed"].sum() == 732
@@ -46,7 +46,7 @@ def test_a_retailer_sees_its_own_stores_only(journey: Journey) -> None:
     described = data["campaign_descriptions"].set_index("campaign_id")
     start = pd.Timestamp(described.loc[row["campaign_id"], "start_date"])
     lines = data["transactions"]
-    lines = lines[(lines["household_id"] == row["household"]) & (lines["store_id"] == NEWCOMER)]
+    lines = lines[(lines["household_id"] == row["household"]) & lines["store_id"].isin(NEWCOMER)]
     time = pd.to_datetime(lines["transaction_timestamp"])
     lines = lines[(time >= start - pd.Timedelta(days=90)) & (time < start)]
     assert row["spend"] == pytest.approx(lines["sales_value"].sum())
@@ -71,7 +71,7 @@ def test_known_to_counts_training_households_by_members(journey: Journey) -> Non
     members = together.reset_index("retailer").groupby("household")["retailer"].nunique()
     assert sum(journey.known_to.values()) == len(members)
     assert journey.known_to == {m: int((members == m).sum()) for m in range(1, 6)}
-    assert sum(journey.known_to[m] for m in (2, 3, 4, 5)) > 0.45 * len(members)
+    assert sum(journey.known_to[m] for m in (2, 3, 4, 5)) > 0.5 * len(members)
 
 
 def test_a_quarter_of_the_households_is_held_out_everywhere(journey: Journey) -> None:

@@ -248,14 +248,45 @@ def test_factors_and_products_too_small_for_float32_do_not_lift_the_norm(
     parts = {part.name: part for part in network(contract, parse(terms)).parts}
     batch = make_batch(contract, (4, consumers, rows), seed=2, empty=0)
     batch.present[:, 1:] = 0
-    for first in (-20, -10, 0, 8, 14, 18, 25, 36):
-        for second in (-38, -20, -10, 0, 10, 20, 36):
-            parameters = np.abs(make_parameters(terms.dimension, 4))
-            for name, exponent in (("weight 0", first), ("weight 2", second)):
-                part = parts[name]
-                parameters[part.offset : part.end] *= np.float32(10.0**exponent)
-            sums = contribute(parameters, batch, terms=terms).astype(np.float64)
-            assert np.linalg.norm(sums, axis=1).max() <= clipping_norm * (1 + 1e-6)
+    exponents = [(a, 0, b) for a in (-20, 0, 8, 14, 18, 25, 36) for b in (-38, -20, -10, 0, 20)]
+    exponents += [(34, -34, -34), (33, -33, -34), (30, -30, -34)]
+    for powers in exponents:
+        parameters = np.abs(make_parameters(terms.dimension, 4))
+        for layer, power in enumerate(powers):
+            part = parts[f"weight {layer}"]
+            parameters[part.offset : part.end] *= np.float32(10.0**power)
+        sums = contribute(parameters, batch, terms=terms).astype(np.float64)
+        assert np.linalg.norm(sums, axis=1).max() <= clipping_norm * (1 + 1e-6)
+
+
+def test_gradients_whose_squares_vanish_in_float32_are_clipped() -> None:
+    """A sure and right answer and small weights leave gradients of 1e-23, whose squares float32
+    does not hold; activations of 1e17 make a vector of them that is far above C."""
+    contract = contract_for(3, ())
+    terms = terms_for(contract, {"model": "mlp", "hidden": (6, 5)}, clipping_norm=1e-9)
+    parts = {part.name: part for part in network(contract, parse(terms)).parts}
+    batch = make_batch(contract, (4, 256, 1), seed=2, empty=0)
+    batch.present[:, 1:] = 0
+    batch.labels[...] = 0
+    parameters = np.abs(make_parameters(terms.dimension, 4))
+    for name, factor in (("weight 0", 1e17), ("weight 1", 1e-17), ("weight 2", 1e-11)):
+        parameters[parts[name].offset : parts[name].end] *= np.float32(factor)
+    parameters[-1] = -28
+    sums = contribute(parameters, batch, terms=terms).astype(np.float64)
+    norms = np.linalg.norm(sums, axis=1)
+    assert norms.max() <= 1e-9 * (1 + 1e-6)
+    assert norms.min() > 0
+
+
+def test_rows_that_cancel_leave_no_rounding_error_behind() -> None:
+    """Unclipped rows here are 10^4 C: float32 sums of them would be off by more than 0.01 C."""
+    contract = contract_for(16, ())
+    terms = terms_for(contract, LOGISTIC, clipping_norm=1e-4)
+    batch = make_batch(contract, (2, 256, 4), seed=1, empty=0)
+    batch.numbers[:, :, 2:] = batch.numbers[:, :, :2]
+    batch.labels[...] = [0, 0, 1, 1]
+    sums = contribute(np.zeros(terms.dimension, dtype=np.float32), batch, terms=terms)
+    assert np.abs(sums).max() <= 1e-6 * 1e-4
 
 
 @settings(max_examples=60, deadline=None)
