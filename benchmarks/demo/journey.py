@@ -227,16 +227,16 @@ def _lines(received: pd.DataFrame) -> pd.DataFrame:
 def _groups(lines: pd.DataFrame) -> dict[int, str]:
     """Retailer by store.
 
-    Harbour, the largest, keeps the busiest stores. Meadow, lantern, orchard, newcomer and then
-    harbour take in turn the most visited stores that are left, leaving out those that would carry
-    them too far. No look at labels or scores is involved.
+    Harbour, the largest, keeps the busiest stores. The newcomer, which so has a single store, then
+    meadow, lantern, orchard and harbour take in turn the most visited stores that are left, leaving
+    out those that would carry them too far. No look at labels or scores is involved.
     """
     visitors: dict[int, set[int]] = {}
     for store, household in lines[["store_id", "household"]].drop_duplicates().to_numpy():
         visitors.setdefault(int(store), set()).add(int(household))
     free = sorted(visitors, key=lambda store: (-len(visitors[store]), store))
     groups: dict[int, str] = {}
-    for retailer in (*RETAILERS[1:], RETAILERS[0]):
+    for retailer in (RETAILERS[-1], *RETAILERS[1:-1], RETAILERS[0]):
         reached: set[int] = set()
         for store in free[0 if retailer is RETAILERS[0] else FLAGSHIPS :]:
             if len(reached) >= retailer.households * (1 - TOLERANCE):

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import os
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -21,11 +16,8 @@ from privacy.terms import Terms
 
 __all__ = ["contribute"]
 
-_SLOTS_AT_ONCE = {"cpu": 1 << 11, "cuda": 1 << 17}
-"""Row slots computed at a time: small enough for a processor's caches, large enough for a GPU."""
-
-_SLOTS_WORTH_A_THREAD = 1 << 11
-"""With fewer row slots for each thread, all threads together on each operation are quicker."""
+_SLOTS_AT_ONCE = {"cpu": 1 << 12, "cuda": 1 << 17}
+"""Row slots computed at a time: bounds memory, and is large enough for all threads."""
 
 
 def contribute(
@@ -56,12 +48,14 @@ def contribute(
     """
     model = Model(terms, parameters, best_device())
     _check_shapes(batch, terms)
-    sums = np.empty((len(batch.present), terms.dimension), dtype=np.float32)
+    blocks, consumers, rows = batch.present.shape
+    sums = np.empty((blocks, terms.dimension), dtype=np.float32)
     whole = torch.from_numpy(sums)
-
-    def fill(some: slice) -> None:
-        here = whole[some] if model.device.type == "cpu" else whole[some].to(model.device)
-        with torch.no_grad():
+    step = max(1, _SLOTS_AT_ONCE[model.device.type] // (consumers * rows))
+    with exact_float32():
+        for begin in range(0, blocks, step):
+            some = slice(begin, begin + step)
+            here = whole[some] if model.device.type == "cpu" else whole[some].to(model.device)
             model.clipped_sums(
                 _tensor(batch.numbers[some], model.device),
                 _tensor(batch.categories[some], model.device),
@@ -70,54 +64,9 @@ def contribute(
                 clipping_norm=terms.privacy.clipping_norm,
                 out=here,
             )
-        if model.device.type != "cpu":
-            whole[some].copy_(here)
-
-    with exact_float32():
-        _run(fill, batch, model)
+            if model.device.type != "cpu":
+                whole[some].copy_(here)
     return sums
-
-
-@functools.cache
-def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Threads that stay, as new ones would cost more than they save.
-
-    Args:
-        threads: how many, each computing alone.
-        process: the process they belong to: a fork has none of them.
-    """
-    ready = threading.Barrier(threads)
-
-    def start() -> None:
-        torch.set_num_threads(1)
-        ready.wait()
-
-    pool = ThreadPoolExecutor(threads, "contribute", initializer=start)
-    for _ in pool.map(abs, range(threads)):
-        pass
-    torch.set_num_threads(threads)  # the last setting is also that of threads to come
-    return pool
-
-
-def _run(fill: Callable[[slice], None], batch: Batch, model: Model) -> None:
-    """Calls ``fill`` for pieces that make up all blocks, on as many threads as torch uses.
-
-    One thread a piece wastes less than all threads on each small operation in turn. The pieces
-    depend on public shapes only. Modules keep state while they run, and a GPU has its own threads.
-    """
-    blocks, consumers, rows = batch.present.shape
-    threads = torch.get_num_threads() if model.device.type == "cpu" and not model.module else 1
-    if blocks * consumers * rows < threads * _SLOTS_WORTH_A_THREAD:
-        threads = 1
-    most = max(1, _SLOTS_AT_ONCE[model.device.type] // (consumers * rows))
-    step = min(most, -(-blocks // threads))
-    pieces = [slice(begin, begin + step) for begin in range(0, blocks, step)]
-    if threads == 1 or len(pieces) == 1:
-        for piece in pieces:
-            fill(piece)
-        return
-    for _ in _pool(threads, os.getpid()).map(fill, pieces):
-        pass
 
 
 def _tensor(array: npt.NDArray[Any], device: torch.device) -> Tensor:
