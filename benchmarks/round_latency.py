@@ -70,7 +70,11 @@ def ours(rounds: int) -> list[float]:
             writer = csv.writer(file)
             writer.writerow(["consumer", "label", *(f"x{index}" for index in range(COLUMNS))])
             writer.writerows([f"c{row}", row % 2, *[row / 10] * COLUMNS] for row in range(10))
-        policy: dict[str, float | int] = {"most_epsilon": 10.0, "least_cohort": 3}
+        policy: dict[str, float | int] = {
+            "most_epsilon": 10.0,
+            "most_epsilon_local": 20.0,
+            "least_cohort": 3,
+        }
         members = [
             LocalMember(entry.name, entry.declared_consumers, {"path": str(data)}, policy)
             for entry in terms.roster

@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 
 from client_sdk.contribution import contribution
 from client_sdk.guard import SILENT, accepted_terms, guard, parameters
-from client_sdk.journal import unknown_terms
+from client_sdk.journal import too_many_studies, unknown_terms
 from client_sdk.node import Node
 from client_sdk.session import Answer, Answerer
 from privacy.budget import StudySpend
@@ -45,7 +45,8 @@ def make_client_app(node_of: Callable[[Context], Node]) -> ClientApp:
         """Accepts terms the guard found within policy."""
         node = node_of(context)
         terms = Terms.from_json(str(message.content.config_records["terms"]["document"]))
-        node.journal.approve(terms)
+        node.journal.approve(terms, most_studies=node.policy.most_studies)
+        node.enrolment(terms)  # now, so that no attempt's time tells how many there are
         acceptance = ConfigRecord({"member": node.entry.name, "terms_hash": terms.hash})
         return Message(RecordDict({"acceptance": acceptance}), reply_to=message)
 
@@ -108,9 +109,12 @@ class RecordJournal:
     def __init__(self, state: RecordDict) -> None:
         self._state = state
 
-    def approve(self, terms: Terms) -> None:
+    def approve(self, terms: Terms, *, most_studies: int) -> None:
         """See `Journal.approve`."""
         if terms.hash not in self._state:
+            accepted = sum(isinstance(item, ConfigRecord) for item in self._state.values())
+            if accepted >= most_studies:
+                raise too_many_studies(accepted)
             self._state[terms.hash] = ConfigRecord(
                 {"document": terms.model_dump_json(), "spend": [0, 0, 0]}
             )

@@ -5,6 +5,8 @@ Secure aggregation masks what `contribution` returns; until it is there, this is
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import numpy.typing as npt
 
@@ -18,6 +20,8 @@ from privacy.terms import Terms
 
 __all__ = ["contribution"]
 
+_LOG = logging.getLogger(__name__)
+
 
 def contribution(
     terms: Terms, node: Node, parameters: npt.NDArray[np.float32]
@@ -28,7 +32,7 @@ def contribution(
         Alone it is differentially private for every consumer at noise multiplier
         sigma / sqrt(H) (rule R13); the sum of N - D of them at sigma, as long as at most c members
         collude. Fresh sample, rounding and noise at every call: the caller has reserved the attempt
-        and never calls twice for one (rule R3).
+        and never calls twice for one (rule R3). An error while computing yields noise alone.
 
     Args:
         terms: accepted terms.
@@ -41,13 +45,13 @@ def contribution(
     stream = KeyStream.fresh()
     name = node.entry.name
     grid = Grid.of(terms)
-    slots = sample_slots(
-        node.enrolment(terms),
-        batch_shape(terms, name),
-        terms.privacy.sampling_probability,
-        stream,
-    )
-    block_sums = contribute(parameters, node.dataset.gather(slots), terms=terms)
+    shape = batch_shape(terms, name)
+    slots = sample_slots(node.enrolment(terms), shape, terms.privacy.sampling_probability, stream)
+    try:
+        block_sums = contribute(parameters, node.dataset.gather(slots), terms=terms)
+    except Exception:  # whether a member answers must not depend on its data (rule R4)
+        _LOG.exception("the contribution is noise alone")
+        block_sums = np.zeros((shape.blocks, terms.dimension), dtype=np.float32)
     update = encode(block_sums, grid, grid.limit(name), stream)
     DiscreteGaussian(SHARE_SCALE).add_to(update, stream)
     return to_ring(update, grid)

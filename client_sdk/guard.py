@@ -3,8 +3,8 @@
 Checks, numbered as in the code; whatever fails is answered with a refusal whose words depend on
 public inputs only (rule R4):
  (1) the message asks for something this node does: propose, contribute, publish;
- (2) proposed terms are well-formed, name this member as it declared itself, and stay within its
-     policy by its own projection;
+ (2) proposed terms are well-formed, fit grid and recipe, name this member as it declared itself,
+     and stay within its policy by its own projection;
  (3) a contribution is asked for under terms accepted here, for the study they name;
  (4) the public state has the terms' shape and is finite (the guarantee holds for every such one);
  (5) the attempt is reserved, durably, before the handler may touch data.
@@ -23,6 +23,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from client_sdk.node import Node
+from client_sdk.recipes.propensity.settings import check_dimension, parse
 from client_sdk.session import MALFORMED
 from privacy.accounting import Accountant, Projection
 from privacy.errors import (
@@ -30,9 +31,11 @@ from privacy.errors import (
     BudgetRefusal,
     LinkError,
     PolicyRefusal,
+    RecipeError,
     RequestRefusal,
     TermsError,
 )
+from privacy.fixedpoint import Grid
 from privacy.terms import Terms, TermsHash
 from protos.codec import flower_to_array
 
@@ -46,6 +49,7 @@ REFUSALS: Final[dict[type[AllianceError], int]] = {
     RequestRefusal: 3,
     TermsError: 4,
     LinkError: MALFORMED,
+    RecipeError: 6,
 }
 """Errors whose words depend on public inputs only and may leave, with their codes."""
 
@@ -82,8 +86,8 @@ def accepted_terms(node: Node, message: Message) -> Terms:
         raise RequestRefusal("the message names no terms hash")
     terms = node.journal.terms(TermsHash(terms_hash))
     study = _config(message, "task").get("study")
-    if study != terms.study:
-        raise RequestRefusal(f"terms {terms_hash[:12]} are of study {terms.study}, not {study!r}")
+    if study != terms.label:
+        raise RequestRefusal(f"terms {terms_hash[:12]} are of {terms.label}, not {study!r:.80}")
     return terms
 
 
@@ -143,6 +147,8 @@ def _check_proposal(node: Node, message: Message) -> None:
     if not isinstance(document, str):
         raise RequestRefusal("the proposal carries no terms")
     terms = Terms.from_json(document)  # (2)
+    Grid.of(terms)
+    check_dimension(terms, parse(terms))
     node.policy.check(terms, project(document), own_entry=node.entry, contract=node.contract)
 
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from privacy.budget import StudySpend
-from privacy.errors import ConfigurationError, RequestRefusal
+from privacy.errors import ConfigurationError, PolicyRefusal, RequestRefusal
 from privacy.terms import Terms, TermsHash
 
-__all__ = ["Journal", "SqliteJournal", "unknown_terms"]
+__all__ = ["Journal", "SqliteJournal", "too_many_studies", "unknown_terms"]
 
 
 class Journal(Protocol):
     """A member's approved terms and its spend on each."""
 
-    def approve(self, terms: Terms) -> None:
-        """Keeps terms this member accepted; again is the same."""
+    def approve(self, terms: Terms, *, most_studies: int) -> None:
+        """Keeps terms this member accepts; again is the same.
+
+        Raises:
+            PolicyRefusal: if ``most_studies`` others were accepted before.
+        """
 
     def terms(self, terms_hash: TermsHash) -> Terms:
         """Accepted terms.
@@ -37,6 +43,14 @@ class Journal(Protocol):
 def unknown_terms(terms_hash: str) -> RequestRefusal:
     """What is said to a message under terms that were never accepted."""
     return RequestRefusal(f"terms {terms_hash[:12]} were not accepted here; propose them first")
+
+
+def too_many_studies(accepted: int) -> PolicyRefusal:
+    """What is said to one study more than the policy allows."""
+    return PolicyRefusal(
+        f"this member has accepted {accepted} studies, which is all its policy allows; "
+        "it may raise most_studies"
+    )
 
 
 class SqliteJournal:
@@ -74,12 +88,17 @@ class SqliteJournal:
         """Of all accepted terms: the longest public state a task may carry; 0 before any."""
         return max((terms.dimension for terms in self._terms.values()), default=0)
 
-    def approve(self, terms: Terms) -> None:
+    def approve(self, terms: Terms, *, most_studies: int) -> None:
         """See `Journal.approve`."""
-        self._connection.execute(
-            "INSERT INTO study VALUES (?, ?, 0, 0, 0) ON CONFLICT DO NOTHING",
-            (terms.hash, terms.model_dump_json()),
-        )
+        with self._transaction():
+            rows = self._connection.execute("SELECT terms_hash FROM study").fetchall()
+            if (terms.hash,) not in rows:
+                if len(rows) >= most_studies:
+                    raise too_many_studies(len(rows))
+                document = terms.model_dump_json()
+                self._connection.execute(
+                    "INSERT INTO study VALUES (?, ?, 0, 0, 0)", (terms.hash, document)
+                )
         self._terms[terms.hash] = terms
 
     def terms(self, terms_hash: TermsHash) -> Terms:
@@ -96,8 +115,7 @@ class SqliteJournal:
     def reserve(self, terms: Terms, *, round_number: int, attempt: int) -> StudySpend:
         """See `Journal.reserve`. Two processes on one file: the transaction decides."""
         terms_hash = terms.hash
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction():
             row = self._connection.execute(
                 "SELECT attempts, last_round, last_attempt FROM study WHERE terms_hash = ?",
                 (terms_hash,),
@@ -110,8 +128,15 @@ class SqliteJournal:
                 "WHERE terms_hash = ?",
                 (spend.attempts, spend.last_round, spend.last_attempt, terms_hash),
             )
+        return spend
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Durable when it ends; nothing happened if it raises."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
             self._connection.execute("COMMIT")
         except BaseException:
             self._connection.execute("ROLLBACK")
             raise
-        return spend

@@ -20,13 +20,18 @@ class Policy(StrictModel):
     recipes: tuple[str, ...] = ("propensity",)
     most_epsilon: float = Field(default=1.0, gt=0)
     """On epsilon(1), the whole study's projected cost for a consumer known to one member."""
+    most_epsilon_local: float = Field(default=3.0, gt=0)
+    """On epsilon_local, which holds against whoever sees this member's messages alone: the
+    coordinator, until secure aggregation is there (rule R13)."""
+    most_studies: int = Field(default=1, ge=1)
+    """Studies this node accepts in all: there is no budget over several studies yet."""
     most_delta: float = Field(default=1e-5, gt=0, lt=0.01)
     most_clipping_norm: float = Field(default=10.0, gt=0)
     least_noise_multiplier: float = Field(default=0.3, gt=0)
     least_member_noise_multiplier: float = Field(default=0.0, ge=0)
     """Floor on the noise in this member's own message (rule R13)."""
     least_cohort: int = Field(default=4, ge=3)
-    most_rounds: int = Field(default=10_000, ge=1)
+    most_attempts: int = Field(default=10_000, ge=1)
 
     def check(
         self,
@@ -50,6 +55,7 @@ class Policy(StrictModel):
         privacy = terms.privacy
         for what, asked, allowed, within in (
             ("epsilon(1)", projection.profile[1], self.most_epsilon, True),
+            ("epsilon_local", projection.epsilon_local, self.most_epsilon_local, True),
             ("delta", privacy.delta, self.most_delta, True),
             ("clipping norm", privacy.clipping_norm, self.most_clipping_norm, True),
             ("noise multiplier", privacy.noise_multiplier, self.least_noise_multiplier, False),
@@ -60,7 +66,7 @@ class Policy(StrictModel):
                 False,
             ),
             ("cohort size", privacy.cohort_size, self.least_cohort, False),
-            ("attempts", privacy.max_attempts, self.most_rounds, True),
+            ("attempts", privacy.max_attempts, self.most_attempts, True),
         ):
             if not (asked <= allowed if within else asked >= allowed):
                 bound = "at most" if within else "at least"

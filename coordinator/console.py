@@ -46,11 +46,14 @@ def line(event: Event) -> str:
         case MemberFaulted():
             return f"! {event.member} broke the protocol: {event.sentence}"
         case StudyOpened():
-            profile = ", ".join(f"{m}: {value:.3f}" for m, value in event.epsilon_profile.items())
+            profile, local = (
+                ", ".join(f"{m}: {value:.3f}" for m, value in values.items())
+                for values in (event.epsilon_profile, event.epsilon_local_profile)
+            )
             return (
                 f"study {event.study}: {len(event.members)} members, {event.rounds} rounds; "
                 f"projected epsilon at delta {event.delta:g}, by how many members know a consumer: "
-                f"{profile}; epsilon_local {event.epsilon_local:.3f}\n{event.transport}"
+                f"{profile}; epsilon_local {local}\n{event.transport}"
             )
         case RoundClosed():
             missing = f", without {', '.join(event.missing)}" if event.missing else ""

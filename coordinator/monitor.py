@@ -44,6 +44,7 @@ class StudyOpened:
     delta: float
     epsilon_profile: Mapping[str, float]
     epsilon_local: float
+    epsilon_local_profile: Mapping[str, float]
     transport: str
 
 

@@ -166,6 +166,7 @@ class PrivateSumStrategy(Strategy):
                 self._terms.privacy.delta,
                 {str(m): epsilon for m, epsilon in projection.profile.items()},
                 projection.epsilon_local,
+                {str(m): epsilon for m, epsilon in projection.local_profile.items()},
                 self._transport,
             )
         )
@@ -293,7 +294,7 @@ class PrivateSumStrategy(Strategy):
         return ArrayRecord({"parameters": array_to_flower(self._state.parameters)})
 
     def _task(self, round_number: int, attempt: int) -> ConfigRecord:
-        return ConfigRecord({"study": self._terms.study, "round": round_number, "attempt": attempt})
+        return ConfigRecord({"study": self._terms.label, "round": round_number, "attempt": attempt})
 
     def _expect_round(self) -> Round:
         if self._round is None:

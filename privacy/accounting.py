@@ -61,8 +61,6 @@ NEWTON_STEPS = 40
 LARGEST_SIGMA = 1_000_000
 """As in ``PrivacyTerms``."""
 
-_LOCAL = 0
-"""Stands for the view of one member's messages where others are a number of members."""
 
 SIGMA_UNIT = 10_000
 """Calibrated noise multipliers are multiples of 1e-4."""
@@ -74,19 +72,25 @@ class Projection:
 
     profile: Mapping[int, float]
     """epsilon(m) for a consumer known to m = 1..5 members."""
-    epsilon_local: float
-    """For one member's messages alone, should secure aggregation fail (rule R13)."""
+    local_profile: Mapping[int, float]
+    """The same against whoever sees members' messages one by one (rule R13)."""
     delta: float
     attempts: int
+
+    @property
+    def epsilon_local(self) -> float:
+        """Of a consumer known to one member: epsilon of that member's messages alone."""
+        return self.local_profile[1]
 
 
 class Accountant:
     """Epsilon of one study, at any number of attempts.
 
     Guarantees:
-        Unit: one consumer known to m members; add/remove. All that leaves the members in k
-        attempts is (epsilon(m, k), delta)-DP towards up to c members and the coordinator
-        together. delta covers rounding, overflow and arithmetic failures. It covers the distance
+        Unit: one consumer known to m members; add/remove. Where secure aggregation hides single
+        messages, all that leaves the members in k attempts is (epsilon(m, k), delta)-DP towards
+        up to c members and the coordinator together; where it does not, epsilon_local holds.
+        delta covers rounding, overflow and arithmetic failures. It covers the distance
         between the noise sampler and the discrete Gaussian up to epsilon = 30; beyond, epsilon is
         that of a mechanism from which the real one is within ``sampler_distance``: 1e-22 for 100
         members, 1e6 coordinates and 100 attempts.
@@ -130,15 +134,31 @@ class Accountant:
             for members in range(1, PROFILE_MEMBERS + 1)
         }
 
-    def epsilon_local(self, attempts: int | None = None) -> float:
-        """Epsilon of one member's messages alone, at sigma / sqrt(H) (rule R13)."""
-        return self._answer(_LOCAL, attempts)
+    def epsilon_local(self, *, members: int = 1, attempts: int | None = None) -> float:
+        """Epsilon against whoever sees members' messages one by one (rule R13).
+
+        Each carries noise of sigma / sqrt(H) alone. A consumer known to m members is in the
+        messages of m, which compose.
+
+        Args:
+            members: m, at least 1; more than N count as N.
+            attempts: as in `epsilon`.
+
+        Raises:
+            ConfigurationError: if an argument is out of range.
+        """
+        if members < 1:
+            raise ConfigurationError(f"a consumer is known to 1 member or more, not {members}")
+        return self._answer(-min(members, self.terms.privacy.cohort_size), attempts)
 
     def projection(self) -> Projection:
         """What the terms spend if every attempt is used."""
         return Projection(
             profile=self.profile(),
-            epsilon_local=self.epsilon_local(),
+            local_profile={
+                members: self.epsilon_local(members=members)
+                for members in range(1, PROFILE_MEMBERS + 1)
+            },
             delta=self.terms.privacy.delta,
             attempts=self.terms.privacy.max_attempts,
         )
@@ -170,7 +190,7 @@ class Accountant:
 
     def _attempt(self, view: int, width: float) -> PrivacyLossDistribution:
         q = self.terms.privacy.sampling_probability
-        if view == _LOCAL:
+        if view < 0:  # the messages of -view members, one by one
             return _poisson_gaussian(accounted_member_noise_multiplier(self.terms), q, width)
         if view == 1:
             return _poisson_gaussian(accounted_noise_multiplier(self.terms), q, width)
@@ -178,14 +198,14 @@ class Accountant:
 
     def _composed(self, single: PrivacyLossDistribution, view: int, attempts: int) -> float:
         """Epsilon of ``attempts`` attempts, with delta reduced by what may fail."""
-        members = max(view, 1)
+        members = abs(view)
         failure = ARITHMETIC_SLACK + ARITHMETIC_SLACK_PER_ATTEMPT * attempts
         failure += shared_failure(members=members, attempts=attempts)
         distance = sampler_distance(self.terms, attempts=attempts)
         delta = self.terms.privacy.delta - failure
         if delta <= 2 * distance:
             return math.inf
-        composed = single.self_compose(attempts)
+        composed = single.self_compose(attempts * max(1, -view))
         ceiling = 0.0
         while True:  # the ceiling grows by 1 or more each time and stops at STRICT_EPSILON
             left = delta - (1 + math.exp(ceiling)) * distance

@@ -127,7 +127,7 @@ def encode(
 
     | block sum | result |
     |---|---|
-    | NaN or infinite | DataError; cannot happen after clipping |
+    | NaN or infinite | zero; cannot happen after clipping, and must not be seen if it does (R4) |
     | beyond 2^30 steps | clamped; cannot happen after clipping |
 
     Args:
@@ -141,7 +141,7 @@ def encode(
         int64, shape (dimension,), within [-limit, limit].
 
     Raises:
-        DataError: if a block sum is not finite, or there is none.
+        DataError: if there is no block, or blocks differ in shape: public facts.
 
     Source:
         Kairouz, Liu, Steinke (2021), "The Distributed Discrete Gaussian Mechanism for Federated
@@ -167,8 +167,7 @@ def _rounded(
 ) -> NDArray[np.int64]:
     """floor(values / step + u) for fresh u, as integers."""
     steps = values.astype(np.float64)
-    if not np.isfinite(steps).all():
-        raise DataError("a block sum is not finite; clip every consumer's vector first")
+    np.nan_to_num(steps, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
     np.divide(steps, step, out=steps)
     np.clip(steps, -LARGEST_BLOCK_SUM, LARGEST_BLOCK_SUM, out=steps)
     np.ldexp(steps, FRACTION_BITS, out=steps)

@@ -186,7 +186,7 @@ def enrol(terms: Terms, member: str, consumer_ids: Sequence[str], key: bytes) ->
         terms: of the study.
         member: whose consumers they are.
         consumer_ids: distinct ids.
-        key: the member's secret, 32 bytes, one per study.
+        key: the member's secret, 32 bytes.
 
     Raises:
         DataError: if an id comes twice.
@@ -231,11 +231,15 @@ def sample_slots(
 
     Every enrolled consumer is sampled if its 64-bit uniform number is below floor(q 2^64). The
     work is the same for every outcome: all places up to the cap are drawn, ranked and written.
+    Within its block a sampled consumer gets a random slot: what a processor computes for equal
+    rows may differ in the last bits between slots, so slots must not depend on who else is there.
 
     Guarantees:
         Each consumer is sampled independently with probability q' where q - 2^-64 < q' <= q. The
         mechanism at q' follows from the one at q by post-processing (with probability q'/q keep
-        the output, else draw one without the consumer), so accounting at q covers it. Consumers
+        the output, else draw one without the consumer), so accounting at q covers it. Slots are
+        a uniform arrangement within each block: two samples that differ in one consumer can be
+        coupled so that all others keep their slots, and then only that slot differs. Consumers
         beyond a block's slots are dropped, with probability ``OVERFLOW_PROBABILITY`` in all.
 
     Args:
@@ -259,6 +263,8 @@ def sample_slots(
     fits = sampled & (rank < shape.consumers)
     # What is not sampled is written too, to one spare place at the end.
     target = np.where(fits, enrolment.blocks * shape.consumers + rank, shape.slots)
-    slots = np.full(shape.slots + 1, EMPTY_SLOT, dtype=np.int64)
-    slots[target] = enrolment.rows
-    return slots[:-1].reshape(shape.blocks, shape.consumers)
+    flat = np.full(shape.slots + 1, EMPTY_SLOT, dtype=np.int64)
+    flat[target] = enrolment.rows
+    slots = flat[:-1].reshape(shape.blocks, shape.consumers)
+    shuffled = np.argsort(stream.uint64(shape.slots).reshape(slots.shape), axis=1)
+    return np.take_along_axis(slots, shuffled, axis=1)

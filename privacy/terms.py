@@ -245,6 +245,11 @@ class Terms(StrictModel):
         """What every later message and signature is bound to."""
         return TermsHash(hashlib.sha256(b"alliance/v1/terms\x00" + self.canonical()).hexdigest())
 
+    @property
+    def label(self) -> str:
+        """What tasks call the study: its name and the beginning of the terms' hash."""
+        return f"{self.study}@{self.hash[:16]}"
+
     def entry(self, member: str) -> RosterEntry:
         """The roster entry of ``member``.
 

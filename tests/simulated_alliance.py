@@ -54,7 +54,7 @@ def main() -> None:
         place = int(context.node_config["partition-id"])
         return Node(
             study.roster[place],
-            Policy(most_epsilon=100.0),
+            Policy(most_epsilon=100.0, most_epsilon_local=100.0),
             study.contract,
             load(DataSource(path=folder / f"{place}.csv"), study.contract),
             RecordJournal(context.state),

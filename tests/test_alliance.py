@@ -63,7 +63,9 @@ def local_alliance(
         data = folder / f"{entry.name}.csv"
         if not data.exists():
             write_csv(data, index)
-        policy = {"most_epsilon": 5.0} | (policies or {}).get(entry.name, {})
+        policy = {"most_epsilon": 5.0, "most_epsilon_local": 20.0} | (policies or {}).get(
+            entry.name, {}
+        )
         members.append(LocalMember(entry.name, 20, {"path": str(data)}, policy))
     return LocalAlliance(folder / "alliance", study, members, deadlines=DEADLINES)
 

@@ -70,6 +70,7 @@ class Outcome:
             "rounds": self.rounds,
             "epsilon_profile": dict(self.opened["epsilon_profile"]),
             "epsilon_local": self.opened["epsilon_local"],
+            "epsilon_local_profile": dict(self.opened["epsilon_local_profile"]),
             "delta": self.opened["delta"],
             "auc": figure("auc"),
             "precision_at_10pct": figure("precision_at_10pct"),
@@ -96,21 +97,18 @@ class Outcome:
         table.add_row("trusted curator, same epsilon", "", *_figures(self.curator), "")
         table.add_row("all data pooled", "", *_figures(self.pooled), "")
         console.print(table)
-        profile = "   ".join(
-            f"{members}: {epsilon:.2f}"
-            for members, epsilon in self.opened["epsilon_profile"].items()
-        )
         known = ", ".join(f"{many} at {count}" for count, many in self.known_to.items() if many)
         console.print(
             "A retailer alone and pooled data are not private. top 10 %: responders among the "
-            "tenth that ranks highest. joining gains: AUC.\n"
-            f"Guarantee: epsilon at delta {self.opened['delta']:g}, for a household known to so "
-            f"many retailers:  {profile}\n"
-            f"  (training households by retailers that know them: {known})\n"
-            f"Until secure aggregation is there, the coordinator sees each member's noised sum; "
-            f"against it holds epsilon_local = {self.opened['epsilon_local']:.2f}.\n"
-            "The comparison needs all data on one machine; only this demo can make it. Settings of "
-            "the model were chosen on other splits of this data, which epsilon does not cover.",
+            "tenth that ranks highest. joining gains: AUC.\n\n"
+            f"Guarantee at delta {self.opened['delta']:g}, by how many retailers know a household "
+            f"(here {known}):\n"
+            f"  epsilon        {_profile(self.opened['epsilon_profile'])}\n"
+            f"  epsilon_local  {_profile(self.opened['epsilon_local_profile'])}\n"
+            "Until secure aggregation is there, the coordinator sees each member's noised sum, and "
+            "epsilon_local is what holds against it. Settings of the model were chosen on other "
+            "splits of this data, which epsilon does not cover. The comparison needs all data on "
+            "one machine; only this demo can make it.",
             highlight=False,
         )
 
@@ -169,3 +167,7 @@ class Outcome:
 
 def _figures(found: Scores) -> tuple[str, str]:
     return f"{found.auc:.3f}", f"{found.precision_at_10pct:.3f}"
+
+
+def _profile(epsilons: Mapping[str, float]) -> str:
+    return "   ".join(f"{members}: {epsilon:.2f}" for members, epsilon in epsilons.items())

@@ -59,7 +59,7 @@ class Member:
         watched = Watched(**{name: getattr(dataset, name) for name in dataset.__dataclass_fields__})
         self.node = Node(
             study().roster[0],
-            policy or Policy(most_epsilon=5.0),
+            policy or Policy(most_epsilon=5.0, most_epsilon_local=20.0),
             make_contract(),
             watched,
             RecordJournal(self.context.state),
@@ -88,7 +88,7 @@ class Member:
 
 
 def task(terms: Terms, round_number: int, attempt: int = 1) -> ConfigRecord:
-    return ConfigRecord({"study": terms.study, "round": round_number, "attempt": attempt})
+    return ConfigRecord({"study": terms.label, "round": round_number, "attempt": attempt})
 
 
 def model(parameters: np.ndarray, name: str = "parameters") -> ArrayRecord:
@@ -153,7 +153,9 @@ def test_terms_beyond_the_policy_are_refused_before_data_is_touched(
 
 
 def test_a_cohort_below_the_members_floor_is_refused(tmp_path: Path) -> None:
-    member = Member(tmp_path, policy=Policy(most_epsilon=5.0, least_cohort=6))
+    member = Member(
+        tmp_path, policy=Policy(most_epsilon=5.0, most_epsilon_local=20.0, least_cohort=6)
+    )
     assert "cohort size is 5" in refusal(member.propose(study()))[1]
 
 
@@ -162,8 +164,8 @@ def test_a_cohort_below_the_members_floor_is_refused(tmp_path: Path) -> None:
     [
         ({"terms": ConfigRecord({"terms_hash": "0" * 64})}, "were not accepted here"),
         ({"terms": ConfigRecord({})}, "names no terms hash"),
-        ({"task": ConfigRecord({"study": "coupons"})}, "names no round and attempt"),
-        ({"task": ConfigRecord({"study": "other", "round": 1, "attempt": 1})}, "are of study"),
+        ({"task": ConfigRecord({"study": study().label})}, "names no round and attempt"),
+        ({"task": ConfigRecord({"study": "other", "round": 1, "attempt": 1})}, "are of coupons@"),
         ({"model": model(np.zeros(DIMENSION + 1, np.float32))}, "the terms say float32"),
         ({"model": model(np.zeros(DIMENSION, np.uint32))}, "the terms say float32"),
         ({"model": model(np.zeros((DIMENSION, 1), np.float32))}, "the terms say float32"),
@@ -247,7 +249,7 @@ def test_the_table_of_refusals_covers_exactly_what_may_leave() -> None:
     assert len(set(REFUSALS.values())) == len(REFUSALS)
     may_leave = {
         errors.PolicyRefusal, errors.BudgetRefusal, errors.RequestRefusal, errors.TermsError,
-        errors.LinkError,
+        errors.LinkError, errors.RecipeError,
     }  # fmt: skip
     assert set(REFUSALS) == may_leave
     leaf_refusals = {

@@ -9,7 +9,7 @@ from flwr.app import RecordDict
 
 from client_sdk.app import RecordJournal
 from client_sdk.journal import Journal, SqliteJournal
-from privacy.errors import BudgetRefusal, ConfigurationError, RequestRefusal
+from privacy.errors import BudgetRefusal, ConfigurationError, PolicyRefusal, RequestRefusal
 from privacy.terms import TermsHash
 from tests.conftest import make_terms
 
@@ -24,7 +24,7 @@ def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Journal:
 
 
 def test_terms_come_back_as_they_were_approved(journal: Journal) -> None:
-    journal.approve(TERMS)
+    journal.approve(TERMS, most_studies=1)
     assert journal.terms(TERMS.hash) == TERMS
 
 
@@ -36,18 +36,29 @@ def test_unknown_terms_are_refused(journal: Journal) -> None:
 
 
 def test_approving_again_does_not_give_budget_back(journal: Journal) -> None:
-    journal.approve(TERMS)
+    journal.approve(TERMS, most_studies=1)
     journal.reserve(TERMS, round_number=1, attempt=1)
-    journal.approve(TERMS)
+    journal.approve(TERMS, most_studies=1)
     with pytest.raises(BudgetRefusal, match="was reserved before"):
         journal.reserve(TERMS, round_number=1, attempt=1)
     assert journal.reserve(TERMS, round_number=1, attempt=2).attempts == 2
 
 
+def test_one_study_more_than_allowed_is_refused(journal: Journal) -> None:
+    other = make_terms(rounds=10, max_attempts=21)
+    journal.approve(TERMS, most_studies=1)
+    with pytest.raises(PolicyRefusal, match="accepted 1 studies"):
+        journal.approve(other, most_studies=1)
+    with pytest.raises(RequestRefusal):
+        journal.terms(other.hash)
+    journal.approve(other, most_studies=2)
+    assert journal.terms(other.hash) == other
+
+
 def test_spend_survives_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
     first = SqliteJournal(path)
-    first.approve(TERMS)
+    first.approve(TERMS, most_studies=1)
     first.reserve(TERMS, round_number=3, attempt=1)
     again = SqliteJournal(path)
     assert again.largest_dimension == TERMS.dimension
@@ -79,7 +90,7 @@ def _race(path: Path, start: object, results: object) -> None:
 
 def test_two_processes_never_both_win_one_attempt(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
-    SqliteJournal(path).approve(TERMS)
+    SqliteJournal(path).approve(TERMS, most_studies=1)
     context = multiprocessing.get_context("spawn")
     start, results = context.Barrier(2), context.Queue()
     processes = [context.Process(target=_race, args=(path, start, results)) for _ in range(2)]

@@ -16,7 +16,8 @@ OWN = RosterEntry(name="member-0", declared_consumers=100)
 
 def projection(epsilon: float = 0.9) -> Projection:
     profile = {members: epsilon * members for members in range(1, 6)}
-    return Projection(profile=profile, epsilon_local=3.0, delta=1e-5, attempts=12)
+    local = {members: 3.0 * members for members in range(1, 6)}
+    return Projection(profile=profile, local_profile=local, delta=1e-5, attempts=12)
 
 
 def check(terms: Terms, policy: Policy = GENEROUS, **changes: Any) -> None:
@@ -32,6 +33,7 @@ def test_terms_within_policy_pass() -> None:
     ("terms", "policy", "words"),
     [
         ({}, Policy(most_epsilon=0.5), r"epsilon\(1\) is 0.9, .* at most 0.5"),
+        ({}, Policy(most_epsilon_local=2.9), "epsilon_local is 3, .* at most 2.9"),
         ({"delta": 1e-3}, GENEROUS, "delta is 0.001"),
         ({"clipping_norm": 1e5}, GENEROUS, "clipping norm is 100000"),
         ({"noise_multiplier": 0.2}, GENEROUS, "noise multiplier is 0.2"),

@@ -34,13 +34,13 @@ ROUNDS = 200
 
 
 @functools.cache
-def study(noise_multiplier: float = 1.0, q: float = 0.05) -> Accountant:
+def study(noise_multiplier: float = 1.0, q: float = 0.05, rounds: int = ROUNDS) -> Accountant:
     """One accountant for many tests: building its PLDs is what takes time."""
     terms = make_terms(
         noise_multiplier=noise_multiplier,
         sampling_probability=q,
-        rounds=ROUNDS,
-        max_attempts=ROUNDS,
+        rounds=rounds,
+        max_attempts=rounds,
     )
     return Accountant(terms)
 
@@ -178,7 +178,13 @@ def test_profile_is_constant_beyond_the_cohort() -> None:
 def test_one_message_alone_is_weaker_than_the_sum() -> None:
     accountant = study(2.0, 0.01)
     assert accountant.epsilon_local() > accountant.epsilon()
-    assert accountant.epsilon_local(10) < accountant.epsilon_local()
+    assert accountant.epsilon_local(attempts=10) < accountant.epsilon_local()
+    seen = [accountant.epsilon_local(members=members) for members in (1, 2, 5)]
+    assert seen == sorted(seen)
+    assert seen[0] < seen[1]
+    # A consumer at two members is in twice as many messages.
+    twice = study(2.0, 0.01, rounds=2 * ROUNDS)
+    assert seen[1] == pytest.approx(twice.epsilon_local(), rel=2e-3)
 
 
 def test_delta_pays_for_every_failure() -> None:
@@ -258,7 +264,7 @@ def test_projection_is_the_accountant_at_all_attempts() -> None:
     projection = accountant.projection()
     assert projection == Projection(
         profile=accountant.profile(),
-        epsilon_local=accountant.epsilon_local(),
+        local_profile={m: accountant.epsilon_local(members=m) for m in range(1, 6)},
         delta=1e-6,
         attempts=ROUNDS,
     )

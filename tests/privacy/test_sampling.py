@@ -1,6 +1,7 @@
 """Poisson sampling into a public shape (rules R4, R6)."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -200,4 +201,15 @@ def test_overflow_is_cut_at_the_slots_of_the_block() -> None:
         rows=np.arange(10), blocks=np.array([0, 0, 0, 0, 0, 0, 1, 1, 1, 1]), left_out=0
     )
     slots = sample_slots(enrolment, shape, 1.0, KeyStream(KEY))
-    assert slots.tolist() == [[0, 1, 2], [6, 7, 8]]
+    assert [sorted(block) for block in slots.tolist()] == [[0, 1, 2], [6, 7, 8]]
+
+
+def test_slots_do_not_tell_who_else_was_sampled() -> None:
+    """Every arrangement of a block is as likely: 24 of 4 in 4 slots, false alarm below 1e-6."""
+    shape = BatchShape(blocks=1, consumers=4)
+    enrolment = Enrolment(rows=np.arange(4), blocks=np.zeros(4, np.int64), left_out=0)
+    stream, counts = KeyStream(KEY), Counter[tuple[int, ...]]()
+    for _ in range(4800):
+        counts[tuple(sample_slots(enrolment, shape, 1.0, stream)[0].tolist())] += 1
+    assert len(counts) == 24
+    assert sum((count - 200) ** 2 / 200 for count in counts.values()) < 75
