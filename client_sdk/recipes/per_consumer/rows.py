@@ -11,7 +11,7 @@ from client_sdk.recipes.per_consumer.network import Network
 
 __all__ = ["LARGEST_INPUT", "LARGEST_VALUE", "Rows", "clip_factors", "tame"]
 
-LARGEST_INPUT = 2.0**30
+LARGEST_INPUT = 2.0**20
 """Norm of a row's numbers above which it counts as not finite."""
 
 LARGEST_VALUE = 2.0**60
@@ -50,7 +50,7 @@ def tame(
 ) -> Rows:
     """Replaces empty slots and rows that are not finite by zeros, and marks the latter.
 
-    A code outside its column, a label outside [0, 1] and numbers of norm above 2^30 (they are
+    A code outside its column, a label outside [0, 1] and numbers of norm above 2^20 (they are
     scaled to [0, 1]) count as not finite: an error raised here would tell the coordinator
     something about the data (rule R4). Arguments are shaped as `Batch` has them.
     """

@@ -87,24 +87,20 @@ def _needs_float64(network: Network, shape: tuple[int, int, int]) -> bool:
     return slots > 1 or widest > 4 * consumers
 
 
-def _may_overflow(network: Network, parts: dict[str, Tensor]) -> bool:
-    """Whether these parameters could drive an activation or gradient past `LARGEST_VALUE`; public.
+def _may_overflow(network: Network, size: float) -> bool:
+    """Whether parameters of this norm could drive a value past `LARGEST_VALUE`; public.
 
     A Linear layer stretches its inputs, and the gradients coming back, by at most the Frobenius
-    norm of its weights; what a dot product holds on the way obeys the same bound.
+    norm of its weights, so by at most ``size``; what a dot product holds on the way obeys the same
+    bound.
     """
-    layers = range(len(network.hidden) + 1)
-    norms = [float(torch.linalg.vector_norm(parts[f"weight {layer}"])) for layer in layers]
-    tables = 0.0
-    if "tables" in parts:
-        tables = float(torch.linalg.vector_norm(parts["tables"])) * len(network.cardinalities)
-    reached, forward, backward = [], LARGEST_INPUT + tables, 1.0
-    for layer in layers:
-        shift = float(torch.linalg.vector_norm(parts[f"bias {layer}"]))
-        forward = forward * norms[layer] + shift + tables
-        backward *= norms[-1 - layer]
-        reached += [forward, backward]
-    return not all(bound < LARGEST_VALUE for bound in reached)  # a NaN is no smaller
+    tables = size * len(network.cardinalities)
+    forward, backward = LARGEST_INPUT + tables, 1.0
+    for _ in range(len(network.hidden) + 1):
+        forward, backward = forward * size + size + tables, backward * size
+        if not max(forward, backward) < LARGEST_VALUE:  # a NaN is no smaller
+            return True
+    return False
 
 
 @dataclass(slots=True)
@@ -125,9 +121,9 @@ class _Pass:
     wild: bool
 
 
-def _differentiate(network: Network, parts: dict[str, Tensor], rows: Rows) -> _Pass:
+def _differentiate(network: Network, parts: dict[str, Tensor], size: float, rows: Rows) -> _Pass:
     """One forward and one backward pass of the activations."""
-    exact, wild = _needs_float64(network, rows.shape), _may_overflow(network, parts)
+    exact, wild = _needs_float64(network, rows.shape), _may_overflow(network, size)
     *inputs, values = _forward(network, parts, rows)
     squares = _row_squares(inputs, exact)
     calm = (squares <= LARGEST_VALUE**2).all(0)
@@ -207,7 +203,13 @@ def _norms(done: _Pass, codes: Tensor, consumers: int) -> Tensor:
 
 
 def clipped_sums(
-    network: Network, parameters: Tensor, rows: Rows, *, clipping_norm: float, out: Tensor
+    network: Network,
+    parameters: Tensor,
+    size: float,
+    rows: Rows,
+    *,
+    clipping_norm: float,
+    out: Tensor,
 ) -> None:
     """Writes the sum of the clipped consumer vectors of every block into ``out``.
 
@@ -238,12 +240,13 @@ def clipped_sums(
     Args:
         network: the shape and the order of the flat vector.
         parameters: float32, shape (dimension,), finite.
+        size: L2 norm of the parameters; with a large one, overflow is guarded against.
         rows: what `tame` returned.
         clipping_norm: C.
         out: float32, shape (blocks, dimension), contiguous; overwritten.
     """
     blocks, consumers, slots = rows.shape
-    done = _differentiate(network, _views(network, parameters), rows)
+    done = _differentiate(network, _views(network, parameters), size, rows)
     sound = rows.sound.view(-1, slots).all(1)
     norms = _norms(done, rows.codes, blocks * consumers)
     factors = clip_factors(norms, sound, clipping_norm).repeat_interleave(slots)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import entry_points
@@ -40,7 +41,13 @@ def best_device() -> torch.device:
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Full float32 products without gradients: no TF32, no bfloat16 (rule R6)."""
+    """Full float32 products without gradients: no TF32, no bfloat16 (rule R6).
+
+    Subnormal numbers are flushed to zero: processors are slower on them by orders of magnitude,
+    and time must not tell (rule R4). The threads torch starts inherit that from the thread that
+    first computes in parallel, so a thread that computes contributions should begin here.
+    """
+    torch.set_flush_denormal(True)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -74,11 +81,12 @@ class Model:
                 f"study {terms.study}: parameters must be float32 of shape ({terms.dimension},), "
                 f"got {parameters.dtype} {parameters.shape}"
             )
-        if not np.isfinite(parameters).all():
-            raise RecipeError(f"study {terms.study}: the parameters are not all finite")
         self.device = device
         self.parameters = torch.from_numpy(np.require(parameters, requirements=["C", "W"]))
         self.parameters = self.parameters.to(device)
+        self.size = float(torch.linalg.vector_norm(self.parameters))  # infinite beyond 1e19
+        if not math.isfinite(self.size) and not np.isfinite(parameters).all():
+            raise RecipeError(f"study {terms.study}: the parameters are not all finite")
         self.module: nn.Module | None = None
         if settings.installed:
             # Only what a row looks like; its shape otherwise is the module's own business.
@@ -110,7 +118,12 @@ class Model:
         rows = tame(self.network, numbers, categories, labels, present)
         if self.module is None:
             stack.clipped_sums(
-                self.network, self.parameters, rows, clipping_norm=clipping_norm, out=out
+                self.network,
+                self.parameters,
+                self.size,
+                rows,
+                clipping_norm=clipping_norm,
+                out=out,
             )
         else:
             any_module.clipped_sums(

@@ -399,9 +399,9 @@ def test_chunks_of_blocks_do_not_change_the_sums() -> None:
     contract = contract_for(4, (5,))
     terms = terms_for(contract, MLP)
     parameters = make_parameters(terms.dimension, 6)
-    batch = make_batch(contract, (24, 200, 1), seed=2)  # 20 blocks, then 4
+    batch = make_batch(contract, (24, 200, 1), seed=2)  # 10 blocks, 10, then 4
     sums = contribute(parameters, batch, terms=terms)
-    for block in (0, 19, 20, 23):
+    for block in (0, 9, 10, 19, 20, 23):
         alone = Batch(
             *(getattr(batch, f.name)[block : block + 1] for f in dataclasses.fields(batch))
         )
