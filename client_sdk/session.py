@@ -59,7 +59,7 @@ class Answer:
     """A finished answer: content with its array bytes, or a refusal (code, sentence)."""
 
     content: wire.Content
-    buffers: list[memoryview]
+    buffers: list[bytes]
     refusal: tuple[int, str] | None = None
 
 
@@ -260,8 +260,12 @@ class Session:
 
     def _send_arrays(self, key: TaskKey) -> None:
         if (answer := self._answers.get(key)) is not None:
-            for chunk in chunks(key, answer.buffers):
-                self._outgoing.put_nowait(wire.MemberFrame(chunk=chunk))
+            for offset, data in chunks(answer.buffers):
+                frame = wire.MemberFrame()  # built in place: an argument would be copied
+                frame.chunk.id.CopyFrom(key.to_wire())
+                frame.chunk.offset = offset
+                frame.chunk.data = data
+                self._outgoing.put_nowait(frame)
 
     def _refuse(self, key: TaskKey, sentence: str) -> None:
         refusal = wire.Refusal(id=key.to_wire(), code=MALFORMED, sentence=sentence)

@@ -18,7 +18,7 @@ class Outgoing:
     """A task for one member: content and the array bytes that follow it."""
 
     content: wire.Content
-    buffers: list[memoryview]
+    buffers: list[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,8 @@ class Exchange:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     over: bool = False
+    array_frames: dict[int, list[wire.CoordinatorFrame]] = field(default_factory=dict)
+    """Frames of array bytes by identity of the task; members with one task share them."""
 
     def settle(self, member: str, outcome: Outcome) -> None:
         """Notes how it ended for one member."""
@@ -86,5 +88,17 @@ class Exchange:
         yield wire.CoordinatorFrame(
             task=wire.Task(id=self.key.to_wire(), deadline_ms=deadline_ms, content=task.content)
         )
-        for chunk in chunks(self.key, task.buffers):
-            yield wire.CoordinatorFrame(chunk=chunk)
+        if id(task) not in self.array_frames:
+            self.array_frames[id(task)] = [
+                _chunk_frame(self.key, offset, data) for offset, data in chunks(task.buffers)
+            ]
+        yield from self.array_frames[id(task)]
+
+
+def _chunk_frame(key: TaskKey, offset: int, data: bytes) -> wire.CoordinatorFrame:
+    """A chunk in its frame, built in place: a message given as an argument would be copied."""
+    frame = wire.CoordinatorFrame()
+    frame.chunk.id.CopyFrom(key.to_wire())
+    frame.chunk.offset = offset
+    frame.chunk.data = data
+    return frame

@@ -39,6 +39,7 @@ from protos.codec import array_to_flower, flower_to_array
 __all__ = ["PrivateSumStrategy", "Publish"]
 
 EPSILON_POINTS: Final = 64
+PUBLISH_EVERY_S: Final = 0.5
 
 Publish = Callable[[npt.NDArray[np.float32], int, bool], str]
 """Keeps published parameters: (parameters, round, whether it is the last); says where."""
@@ -75,6 +76,7 @@ class PrivateSumStrategy(Strategy):
         self._names: dict[int, str] = {}
         self._round: Round | None = None
         self._opened_s = 0.0
+        self._published_s = -math.inf
         self.attempts = 0
 
     def summary(self) -> None:
@@ -243,7 +245,7 @@ class PrivateSumStrategy(Strategy):
             return None, None
         release = open_round.release()
         self._state = recipe.fold(self._state, self._mean(release), self._terms)
-        self._publish(recipe.published(self._state), server_round, False)
+        self._publish_now_and_then(server_round)
         seconds = time.perf_counter() - self._opened_s
         self._monitor.emit(
             RoundClosed(
@@ -269,6 +271,13 @@ class PrivateSumStrategy(Strategy):
     ) -> MetricRecord | None:
         """Nothing: see `configure_evaluate`."""
         return None
+
+    def _publish_now_and_then(self, round_number: int) -> None:
+        """Publishes the newest parameters, at most twice a second; the last ones always are."""
+        now_s = time.perf_counter()
+        if now_s - self._published_s >= PUBLISH_EVERY_S:
+            self._published_s = now_s
+            self._publish(recipe.published(self._state), round_number, False)
 
     def _add_simulated(self, open_round: Round, reply: Message) -> None:
         """Adds a contribution that came inside its reply; a receipt needs nothing more."""

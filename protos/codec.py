@@ -124,10 +124,10 @@ def encode(content: RecordDict) -> wire.Content:
     return message
 
 
-def array_bytes(content: RecordDict) -> list[memoryview]:
+def array_bytes(content: RecordDict) -> list[bytes]:
     """The bytes of all arrays in the order in which `encode` announces them."""
     return [
-        memoryview(array.data)
+        array.data
         for record in content.values()
         if isinstance(record, ArrayRecord)
         for array in record.values()
@@ -194,15 +194,13 @@ def decode(content: wire.Content, arrays: Sequence[tuple[ArraySpec, bytes]] = ()
     return records
 
 
-def chunks(
-    key: TaskKey, buffers: Iterable[memoryview], size: int = LIMITS.chunk_bytes
-) -> Iterator[wire.Chunk]:
-    """Cuts array bytes into chunks of at most ``size`` bytes."""
-    task, offset = key.to_wire(), 0
+def chunks(buffers: Iterable[bytes], size: int = LIMITS.chunk_bytes) -> Iterator[tuple[int, bytes]]:
+    """Cuts array bytes into chunks of at most ``size`` bytes: (offset, data)."""
+    offset = 0
     for buffer in buffers:
         for start in range(0, len(buffer), size):
-            data = bytes(buffer[start : start + size])
-            yield wire.Chunk(id=task, offset=offset, data=data)
+            data = buffer[start : start + size]  # a whole buffer is not copied
+            yield offset, data
             offset += len(data)
 
 

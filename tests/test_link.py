@@ -59,7 +59,7 @@ class Alliance:
         group = content.arrays.add(name="model")
         group.headers.add(name="parameters", dtype=wire.DTYPE_FLOAT32, shape=[DIMENSION])
         parameters = np.zeros(DIMENSION, np.float32)
-        outgoing = Outgoing(content, [memoryview(parameters).cast("B")])
+        outgoing = Outgoing(content, [parameters.tobytes()])
         tasks = dict.fromkeys(NAMES, outgoing)
         return await self.service.exchange(key, tasks, timeout_s=timeout_s, round_=round_)
 
@@ -79,7 +79,7 @@ def contribution(values: np.ndarray = ONES) -> Answer:
     content = wire.Content()
     group = content.arrays.add(name="contribution")
     group.headers.add(name="sum", dtype=wire.DTYPE_UINT32, shape=[len(values)])
-    return Answer(content, [memoryview(values).cast("B")])
+    return Answer(content, [values.tobytes()])
 
 
 def honest(key: TaskKey, task: wire.Task, arrays: list[tuple[ArraySpec, bytes]]) -> Answer:

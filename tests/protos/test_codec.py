@@ -38,7 +38,7 @@ def received(content: RecordDict, size: int = 7) -> RecordDict:
     """Sends a content through the wire and back, its arrays in chunks of ``size`` bytes."""
     message = wire.Content.FromString(encode(content).SerializeToString())
     specs = array_specs(message, most_bytes=1 << 20)
-    data = b"".join(chunk.data for chunk in chunks(KEY, array_bytes(content), size))
+    data = b"".join(part for _, part in chunks(array_bytes(content), size))
     arrays, offset = [], 0
     for spec in specs:
         arrays.append((spec, data[offset : offset + spec.size_bytes]))
@@ -161,7 +161,8 @@ def test_foreign_serialisations_are_never_parsed() -> None:
 
 def test_a_full_chunk_fits_its_frame() -> None:
     key = TaskKey("s" * 63, 2**32 - 1, 2**32 - 1, "contribute")
-    (chunk,) = chunks(key, [memoryview(bytes(LIMITS.chunk_bytes))])
+    ((offset, data),) = chunks([bytes(LIMITS.chunk_bytes)])
+    chunk = wire.Chunk(id=key.to_wire(), offset=2**63 + offset, data=data)
     assert wire.MemberFrame(chunk=chunk).ByteSize() <= LIMITS.frame_bytes
 
 
