@@ -24,7 +24,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("demo-run"), help="results go here")
     parser.add_argument("--split", type=int, default=0, help="which households are held out")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has them ignored
+        signal.signal(number, _interrupt)
     try:
         run(options.folder, options.split)
     except AllianceError as error:

@@ -55,6 +55,7 @@ def exact_float32() -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(before)
+        torch.set_flush_denormal(False)
 
 
 class Model:
