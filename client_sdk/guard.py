@@ -147,9 +147,10 @@ def _check_proposal(node: Node, message: Message) -> None:
     if not isinstance(document, str):
         raise RequestRefusal("the proposal carries no terms")
     terms = Terms.from_json(document)  # (2)
+    node.policy.check_terms(terms, own_entry=node.entry, contract=node.contract)
     Grid.of(terms)
     check_dimension(terms, parse(terms))
-    node.policy.check(terms, project(document), own_entry=node.entry, contract=node.contract)
+    node.policy.check_cost(terms, project(document))
 
 
 def _config(message: Message, name: str) -> ConfigRecord:

@@ -66,6 +66,7 @@ class SqliteJournal:
     def __init__(self, path: Path) -> None:
         try:
             path.touch(mode=0o600)
+            path.chmod(0o600)
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
@@ -86,7 +87,12 @@ class SqliteJournal:
     @property
     def largest_dimension(self) -> int:
         """Of all accepted terms: the longest public state a task may carry; 0 before any."""
-        return max((terms.dimension for terms in self._terms.values()), default=0)
+        return max((terms.dimension for terms in self.accepted), default=0)
+
+    @property
+    def accepted(self) -> tuple[Terms, ...]:
+        """All accepted terms."""
+        return tuple(self._terms.values())
 
     def approve(self, terms: Terms, *, most_studies: int) -> None:
         """See `Journal.approve`."""

@@ -33,19 +33,11 @@ class Policy(StrictModel):
     least_cohort: int = Field(default=4, ge=3)
     most_attempts: int = Field(default=10_000, ge=1)
 
-    def check(
-        self,
-        terms: Terms,
-        projection: Projection,
-        *,
-        own_entry: RosterEntry,
-        contract: DataContract,
-    ) -> None:
-        """Refuses terms that exceed this policy, before any data is touched.
+    def check_terms(self, terms: Terms, *, own_entry: RosterEntry, contract: DataContract) -> None:
+        """Refuses terms that exceed this policy, before anything is computed or touched.
 
         Args:
             terms: as proposed.
-            projection: this member's own projection of the terms.
             own_entry: how the roster must name this member.
             contract: the table this member brings.
 
@@ -53,9 +45,8 @@ class Policy(StrictModel):
             PolicyRefusal: naming the first limit that is exceeded.
         """
         privacy = terms.privacy
-        for what, asked, allowed, within in (
-            ("epsilon(1)", projection.profile[1], self.most_epsilon, True),
-            ("epsilon_local", projection.epsilon_local, self.most_epsilon_local, True),
+        _check_limits(
+            terms,
             ("delta", privacy.delta, self.most_delta, True),
             ("clipping norm", privacy.clipping_norm, self.most_clipping_norm, True),
             ("noise multiplier", privacy.noise_multiplier, self.least_noise_multiplier, False),
@@ -67,13 +58,7 @@ class Policy(StrictModel):
             ),
             ("cohort size", privacy.cohort_size, self.least_cohort, False),
             ("attempts", privacy.max_attempts, self.most_attempts, True),
-        ):
-            if not (asked <= allowed if within else asked >= allowed):
-                bound = "at most" if within else "at least"
-                raise PolicyRefusal(
-                    f"study {terms.study}: the terms' {what} is {asked:g}, "
-                    f"this member's policy allows {bound} {allowed:g}"
-                )
+        )
         if terms.recipe not in self.recipes:
             raise PolicyRefusal(
                 f"study {terms.study}: recipe {terms.recipe} is not one this member allows"
@@ -87,4 +72,31 @@ class Policy(StrictModel):
             raise PolicyRefusal(
                 f"study {terms.study}: its data contract is not {contract.name} version "
                 f"{contract.version} as this member holds it"
+            )
+
+    def check_cost(self, terms: Terms, projection: Projection) -> None:
+        """Refuses terms whose projected cost exceeds this policy.
+
+        Args:
+            terms: within `check_terms`, so that their projection was affordable.
+            projection: this member's own.
+
+        Raises:
+            PolicyRefusal: naming the first limit that is exceeded.
+        """
+        _check_limits(
+            terms,
+            ("epsilon(1)", projection.profile[1], self.most_epsilon, True),
+            ("epsilon_local", projection.epsilon_local, self.most_epsilon_local, True),
+        )
+
+
+def _check_limits(terms: Terms, *limits: tuple[str, float, float, bool]) -> None:
+    """Each limit: what, asked, allowed, and whether that is the most (or the least) allowed."""
+    for what, asked, allowed, within in limits:
+        if not (asked <= allowed if within else asked >= allowed):  # refuses NaN as well
+            bound = "at most" if within else "at least"
+            raise PolicyRefusal(
+                f"study {terms.study}: the terms' {what} is {asked:g}, "
+                f"this member's policy allows {bound} {allowed:g}"
             )

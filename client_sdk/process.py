@@ -68,7 +68,8 @@ def open_node(path: Path) -> tuple[NodeConfig, Node]:
         )
     models = config.state / "models"
     try:
-        models.mkdir(parents=True, exist_ok=True)
+        config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        models.mkdir(exist_ok=True)
     except OSError as error:
         raise ConfigurationError(
             f"{models}: cannot be made ({error.strerror}); name another state folder"
@@ -80,7 +81,10 @@ def open_node(path: Path) -> tuple[NodeConfig, Node]:
         _LOG.info("kept the model of study %s", terms.study)
 
     journal = SqliteJournal(config.state / "journal.sqlite")
-    return config, Node(entry, config.policy, contract, dataset, journal, keep_model)
+    node = Node(entry, config.policy, contract, dataset, journal, keep_model)
+    for terms in journal.accepted:
+        node.enrolment(terms)  # now, so that no attempt's time tells how many there are
+    return config, node
 
 
 async def serve(config: NodeConfig, node: Node) -> None:

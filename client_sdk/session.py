@@ -11,7 +11,7 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -22,7 +22,7 @@ import grpc.aio
 from privacy.errors import LinkError
 from protos.alliance.v1 import exchange_pb2 as wire
 from protos.alliance.v1 import exchange_pb2_grpc
-from protos.codec import ArraySpec, TaskKey, array_specs, chunks
+from protos.codec import ArraySpec, TaskKey, array_specs, chunks, printable
 from protos.limits import LIMITS, PROTOCOL
 from protos.tls import TlsMaterial
 
@@ -95,11 +95,12 @@ class Session:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="client-app")
         self._answers: OrderedDict[TaskKey, Answer] = OrderedDict()
         self._working: dict[TaskKey, asyncio.Task[None]] = {}
-        self._over: set[TaskKey] = set()
+        self._over: OrderedDict[TaskKey, None] = OrderedDict()
         # Of the present stream:
         self._asked: set[TaskKey] = set()
+        self._announced: set[TaskKey] = set()
         self._incoming: _Incoming | None = None
-        self._outgoing: asyncio.Queue[wire.MemberFrame] = asyncio.Queue()
+        self._outgoing: asyncio.Queue[Iterable[wire.MemberFrame]] = asyncio.Queue()
 
     async def run(self) -> None:
         """Stays connected until cancelled, with exponential backoff between attempts.
@@ -136,20 +137,26 @@ class Session:
             ("grpc.keepalive_timeout_ms", round(LIMITS.keepalive_timeout_s * 1000)),
             ("grpc.http2.max_pings_without_data", 0),
         ]
-        self._asked, self._incoming, self._outgoing = set(), None, asyncio.Queue()
+        self._asked, self._announced = set(), set()
+        self._incoming, self._outgoing = None, asyncio.Queue()
         async with grpc.aio.secure_channel(self._target, credentials, options=options) as channel:
             stub = exchange_pb2_grpc.ExchangeStub(channel)  # type: ignore[no-untyped-call]
             stream = stub.Connect()
             await stream.write(
                 wire.MemberFrame(hello=wire.Hello(protocol=PROTOCOL, software=self._software))
             )
-            welcome = await stream.read()
-            if welcome is grpc.aio.EOF or welcome.WhichOneof("frame") != "welcome":
+            try:
+                welcome = await asyncio.wait_for(stream.read(), LIMITS.hello_timeout_s)
+            except TimeoutError as error:
+                raise LinkError("the coordinator sent no welcome in time") from error
+            if not isinstance(welcome, wire.CoordinatorFrame) or not welcome.HasField("welcome"):
                 raise LinkError("the coordinator closed the stream before a welcome")
-            _LOG.info("connected to %s as %s", self._target, welcome.welcome.member)
+            _LOG.info("connected to %s as %s", self._target, printable(welcome.welcome.member))
             writer = asyncio.create_task(self._write(stream))
             try:
                 while (frame := await stream.read()) is not grpc.aio.EOF:
+                    if not isinstance(frame, wire.CoordinatorFrame):
+                        raise LinkError("the coordinator sent what is not a frame")
                     self._take(frame)
             finally:
                 writer.cancel()
@@ -158,7 +165,8 @@ class Session:
         self, stream: grpc.aio.StreamStreamCall[wire.MemberFrame, wire.CoordinatorFrame]
     ) -> None:
         while True:
-            await stream.write(await self._outgoing.get())
+            for frame in await self._outgoing.get():
+                await stream.write(frame)
 
     # Frames from the coordinator.
 
@@ -172,7 +180,9 @@ class Session:
             self._send_arrays(TaskKey.of(frame.clear.id))
         elif kind == "rejection":
             self._take_rejection(frame.rejection)
-        elif kind != "receipt":
+        elif kind == "receipt":
+            self._asked.discard(TaskKey.of(frame.receipt.id))
+        else:
             raise LinkError(f"unexpected frame {kind}")
 
     def _take_task(self, task: wire.Task) -> None:
@@ -180,7 +190,7 @@ class Session:
         try:
             specs = array_specs(task.content, most_bytes=self._most_task_bytes())
         except LinkError as error:
-            self._refuse(key, str(error))
+            self._refuse(key, MALFORMED, str(error))
             self._incoming = None
             return
         size_bytes = sum(spec.size_bytes for spec in specs)
@@ -203,8 +213,11 @@ class Session:
     def _take_rejection(self, rejection: wire.Rejection) -> None:
         """The task is over: what waits in the worker's queue is not begun."""
         key = TaskKey.of(rejection.id)
-        _LOG.warning("%s: %s", key, rejection.sentence[:500])
-        self._over.add(key)
+        _LOG.warning("%s: %s", key, printable(rejection.sentence))
+        self._asked.discard(key)
+        self._over[key] = None
+        while len(self._over) > LIMITS.open_tasks:
+            self._over.popitem(last=False)
 
     def _start(self) -> None:
         """All bytes of a task are here: answer it, unless it is answered or under way."""
@@ -213,10 +226,12 @@ class Session:
             return
         key = TaskKey.of(incoming.task.id)
         self._asked.add(key)
+        self._over.pop(key, None)
         if key in self._answers:
             self._announce(key)
         elif key not in self._working:
-            self._over = {old for old in self._over if old.study != key.study or old >= key}
+            if len(self._working) >= LIMITS.open_tasks:
+                raise LinkError(f"the coordinator opened more than {LIMITS.open_tasks} tasks")
             self._working[key] = asyncio.create_task(self._work(key, incoming))
 
     # Answers to the coordinator.
@@ -251,22 +266,28 @@ class Session:
     def _announce(self, key: TaskKey) -> None:
         answer = self._answers[key]
         if answer.refusal is not None:
-            code, sentence = answer.refusal
-            refusal = wire.Refusal(id=key.to_wire(), code=code, sentence=sentence)
-            self._outgoing.put_nowait(wire.MemberFrame(refusal=refusal))
+            self._refuse(key, *answer.refusal)
             return
+        self._announced.add(key)
         announced = wire.Answer(id=key.to_wire(), content=answer.content)
-        self._outgoing.put_nowait(wire.MemberFrame(answer=announced))
+        self._outgoing.put_nowait([wire.MemberFrame(answer=announced)])
 
     def _send_arrays(self, key: TaskKey) -> None:
-        if (answer := self._answers.get(key)) is not None:
-            for offset, data in chunks(answer.buffers):
-                frame = wire.MemberFrame()  # built in place: an argument would be copied
-                frame.chunk.id.CopyFrom(key.to_wire())
-                frame.chunk.offset = offset
-                frame.chunk.data = data
-                self._outgoing.put_nowait(frame)
+        """Queues the bytes of an announced answer, once per announcement."""
+        if key in self._announced and key in self._answers:
+            self._announced.discard(key)
+            self._outgoing.put_nowait(_chunk_frames(key, self._answers[key]))
 
-    def _refuse(self, key: TaskKey, sentence: str) -> None:
-        refusal = wire.Refusal(id=key.to_wire(), code=MALFORMED, sentence=sentence)
-        self._outgoing.put_nowait(wire.MemberFrame(refusal=refusal))
+    def _refuse(self, key: TaskKey, code: int, sentence: str) -> None:
+        refusal = wire.Refusal(id=key.to_wire(), code=code, sentence=printable(sentence))
+        self._outgoing.put_nowait([wire.MemberFrame(refusal=refusal)])
+
+
+def _chunk_frames(key: TaskKey, answer: Answer) -> Iterator[wire.MemberFrame]:
+    """An answer's bytes in frames, built in place: an argument would be copied."""
+    for offset, data in chunks(answer.buffers):
+        frame = wire.MemberFrame()
+        frame.chunk.id.CopyFrom(key.to_wire())
+        frame.chunk.offset = offset
+        frame.chunk.data = data
+        yield frame

@@ -17,8 +17,8 @@ class Deadlines(StrictModel):
 
     assemble_s: float = Field(default=60.0, gt=0)
     """For members to connect before the study, and before a round that lacks too many."""
-    propose_s: float = Field(default=120.0, gt=0)
-    round_s: float = Field(default=30.0, gt=0)
+    propose_s: float = Field(default=120.0, gt=0, le=86_400)
+    round_s: float = Field(default=30.0, gt=0, le=86_400)
     reconnect_grace_s: float = Field(default=1.0, ge=0)
     """A member whose stream broke is waited for this long within a round."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from coordinator.round import Contribution, Round
 from protos.alliance.v1 import exchange_pb2 as wire
 from protos.codec import TaskKey, chunks
+from protos.limits import LIMITS
 
 __all__ = ["Absent", "Answered", "Exchange", "Outcome", "Outgoing", "Refused"]
 
@@ -56,13 +57,30 @@ class Exchange:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     over: bool = False
+    first_left_s: dict[str, float] = field(default_factory=dict)
+    """When a member's stream first broke while this was open."""
+    progress_s: dict[str, float] = field(default_factory=dict)
+    """Of cleared uploads: when something last arrived."""
     array_frames: dict[int, list[wire.CoordinatorFrame]] = field(default_factory=dict)
     """Frames of array bytes by identity of the task; members with one task share them."""
 
     def settle(self, member: str, outcome: Outcome) -> None:
         """Notes how it ended for one member."""
         self.outcomes[member] = outcome
+        self.progress_s.pop(member, None)
         self.changed.set()
+
+    def end(self) -> None:
+        """Lets go of everything a slow stream might still hold on to."""
+        self.over = True
+        self.tasks = {}
+        self.round = None
+        self.array_frames.clear()
+
+    def stalled(self, now_s: float) -> list[str]:
+        """Members whose cleared upload stands still."""
+        oldest_s = now_s - LIMITS.stall_timeout_s
+        return [member for member, last_s in self.progress_s.items() if last_s <= oldest_s]
 
     def wait_until(self, now_s: float, graces_s: Mapping[str, float]) -> float | None:
         """When to look again; None when nobody is worth waiting for.
@@ -72,11 +90,13 @@ class Exchange:
             graces_s: until when members that are absent or late are waited for; others are
                 waited for until the deadline.
         """
-        moments = (
-            min(self.deadline_s, graces_s.get(member, self.deadline_s))
-            for member in self.tasks
-            if member not in self.outcomes
-        )
+        waiting = [member for member in self.tasks if member not in self.outcomes]
+        moments = [
+            min(self.deadline_s, graces_s.get(member, self.deadline_s)) for member in waiting
+        ]
+        if not any(moment > now_s for moment in moments):
+            return None
+        moments += [last_s + LIMITS.stall_timeout_s for last_s in self.progress_s.values()]
         return min((moment for moment in moments if moment > now_s), default=None)
 
     def frames(self, member: str, now_s: float) -> Iterator[wire.CoordinatorFrame]:
@@ -92,7 +112,10 @@ class Exchange:
             self.array_frames[id(task)] = [
                 _chunk_frame(self.key, offset, data) for offset, data in chunks(task.buffers)
             ]
-        yield from self.array_frames[id(task)]
+        for frame in self.array_frames[id(task)]:
+            if self.over:
+                return
+            yield frame
 
 
 def _chunk_frame(key: TaskKey, offset: int, data: bytes) -> wire.CoordinatorFrame:

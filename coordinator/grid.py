@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Final
 
@@ -19,6 +19,7 @@ from coordinator.service import ExchangeService
 from privacy.errors import LinkError
 from protos.alliance.v1 import exchange_pb2 as wire
 from protos.codec import TaskKey, array_bytes, decode, encode, message_of
+from protos.limits import LIMITS
 
 __all__ = ["ABSENT_CODE", "COORDINATOR_NODE_ID", "LinkGrid", "task_key"]
 
@@ -118,9 +119,9 @@ class LinkGrid(Grid):
             raise LinkError(f"node {node_id} is not a member of this alliance")
         return self._names[node_id]
 
-    def assemble(self, *, timeout_s: float) -> list[str]:
-        """Waits until all members are connected or the time is up; who is connected."""
-        waiting = self._service.assemble(tuple(self._names.values()), timeout_s=timeout_s)
+    def assemble(self, members: Collection[str], *, least: int, timeout_s: float) -> list[str]:
+        """Waits until ``least`` of ``members`` are connected or the time is up; who is."""
+        waiting = self._service.assemble(members, least=least, timeout_s=timeout_s)
         return asyncio.run_coroutine_threadsafe(waiting, self._loop).result()
 
     def send_and_receive(
@@ -162,12 +163,21 @@ class LinkGrid(Grid):
             outgoing = encoded.get(id(message.content))
             if outgoing is None:
                 outgoing = Outgoing(encode(message.content), array_bytes(message.content))
+                if outgoing.content.ByteSize() > LIMITS.chunk_bytes:
+                    raise LinkError(
+                        f"{task_key(message)}: {outgoing.content.ByteSize()} bytes do not fit a "
+                        "frame; shorten the contract or the roster"
+                    )
                 encoded[id(message.content)] = outgoing
             tasks.setdefault(task_key(message), {})[member] = outgoing
         exchanges = {
             key: asyncio.run_coroutine_threadsafe(
                 self._service.exchange(
-                    key, group, timeout_s=timeout_s, round_=self._rounds.pop(key, None)
+                    key,
+                    group,
+                    timeout_s=timeout_s,
+                    round_=(round_ := self._rounds.pop(key, None)),
+                    least=round_.least if round_ is not None else 0,
                 ),
                 self._loop,
             )

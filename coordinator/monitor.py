@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ __all__ = [
     "StudyFinished",
     "StudyOpened",
 ]
+
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +142,10 @@ class Monitor:
         """Tells all sinks."""
         with self._lock:
             for sink in self._sinks:
-                sink(event)
+                try:
+                    sink(event)
+                except Exception:  # a full disk or a closed pipe must not end a round
+                    _LOG.exception("an event could not be written")
 
 
 class JsonLines:
@@ -150,5 +157,5 @@ class JsonLines:
     def __call__(self, event: Event) -> None:
         """Writes one event and flushes."""
         document: dict[str, Any] = {"event": type(event).__name__, **dataclasses.asdict(event)}
-        self._stream.write(json.dumps(document, ensure_ascii=False) + "\n")
+        self._stream.write(json.dumps(document, ensure_ascii=True) + "\n")
         self._stream.flush()

@@ -3,7 +3,8 @@
 Rules it enforces, numbered as in the code:
  (1) only members of the cohort contribute, each once;
  (2) an announced contribution has exactly the agreed dtype and shape, before a byte is taken;
- (3) array bytes come only after the member was cleared, in order, without gap or overlap;
+ (3) array bytes come only after the member was cleared, in order, without gap or overlap, in
+     chunks that are not needlessly small;
  (4) whatever a member sent of an unfinished contribution is taken back when it drops;
  (5) nothing is summed up below N - D contributions, and after the close nothing is added.
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -25,11 +27,15 @@ import numpy.typing as npt
 from privacy.errors import MemberFault, RoundFailed
 from privacy.fixedpoint import Grid, RingVector, add_in_place, decode
 from privacy.terms import Terms
+from protos.limits import LIMITS
 
 __all__ = ["Contribution", "Release", "Round", "State"]
 
 UNDO_BYTES = 32 << 20
 """Unfinished contributions kept at once so that they can be taken back; never fewer than two."""
+
+SPARE_CHUNKS = 8
+"""A contribution may come in twice as many chunks as it needs and these: each costs memory."""
 
 
 class State(enum.Enum):
@@ -93,12 +99,13 @@ class Round:
         self.cohort = cohort
         self.state = State.COLLECTING
         self.contributions: dict[str, Contribution] = {}
-        self._least = terms.privacy.least_survivors
+        self.least = terms.privacy.least_survivors
         self._grid = Grid.of(terms)
         self._sum: RingVector = np.zeros(terms.dimension, dtype=self._grid.dtype)
         self._waiting: deque[str] = deque()
         self._uploads: dict[str, _Upload] = {}
         self._most_uploads = max(2, UNDO_BYTES // self.size_bytes)
+        self._most_chunks = 2 * math.ceil(self.size_bytes / LIMITS.chunk_bytes) + SPARE_CHUNKS
 
     @property
     def size_bytes(self) -> int:
@@ -133,6 +140,10 @@ class Round:
             fresh.append(member)
         return fresh
 
+    def is_waiting(self, member: str) -> bool:
+        """Whether the member announced its contribution and has not been cleared yet."""
+        return member in self._waiting
+
     def add(self, member: str, offset: int, data: bytes) -> Contribution | None:
         """Adds one chunk; the receipt if it was the last.
 
@@ -154,6 +165,8 @@ class Round:
             )
         if not data or len(data) % self._sum.itemsize:
             raise MemberFault(member, f"sent {len(data)} bytes, not whole ring elements")
+        if len(upload.received) >= self._most_chunks:
+            raise MemberFault(member, f"sent {self._here} in needlessly small pieces")
         if offset + len(data) > self.size_bytes:
             raise MemberFault(
                 member, f"sent too many bytes for {self._here}: over {self.size_bytes}"
@@ -194,12 +207,12 @@ class Round:
             raise RoundFailed(f"{self._here}: cannot close a round that is {self.state.value}")
         for member in [*self._waiting, *self._uploads]:
             self.drop(member)
-        if len(self.contributions) < self._least:  # (5)
+        if len(self.contributions) < self.least:  # (5)
             self.state = State.FAILED
             missing = [name for name in self.cohort if name not in self.contributions]
             raise RoundFailed(
                 f"{self._here}: {len(self.contributions)} contributions arrived and the terms "
-                f"demand {self._least}; missing: {', '.join(missing[:10])}"
+                f"demand {self.least}; missing: {', '.join(missing[:10])}"
             )
         self.state = State.CLOSED
 

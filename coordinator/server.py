@@ -31,6 +31,7 @@ async def start_server(
             ("grpc.http2.min_ping_interval_without_data_ms", 1000),
             ("grpc.max_concurrent_streams", 4),
             ("grpc.so_reuseport", 0),
+            ("grpc.server_handshake_timeout_ms", round(LIMITS.hello_timeout_s * 1000)),
         ]
     )
     exchange_pb2_grpc.add_ExchangeServicer_to_server(service, server)  # type: ignore[no-untyped-call]

@@ -7,8 +7,10 @@ contribution go straight into the round; only its receipt is handed on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Container, Mapping
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Collection, Container, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import grpc
 import grpc.aio
@@ -18,13 +20,18 @@ from coordinator.exchange import Absent, Answered, Exchange, Outcome, Outgoing, 
 from coordinator.monitor import MemberFaulted, MemberJoined, MemberLeft, MemberRefused, Monitor
 from coordinator.round import Round
 from coordinator.rpc_errors import Denied, denial
+from privacy.certificates import common_name
 from privacy.errors import LinkError, MemberFault
 from protos.alliance.v1 import exchange_pb2 as wire
 from protos.alliance.v1 import exchange_pb2_grpc
-from protos.codec import TaskKey, array_specs
+from protos.codec import TaskKey, array_specs, decode, printable
 from protos.limits import LIMITS, PROTOCOL
 
 __all__ = ["ExchangeService"]
+
+
+KEPT_REJECTIONS: Final = 16
+"""Rejected keys remembered per stream, to pass over what was on its way."""
 
 
 @dataclass(slots=True, eq=False)
@@ -35,13 +42,18 @@ class _Connection:
     outgoing: asyncio.Queue[wire.CoordinatorFrame | Exchange | None] = field(
         default_factory=asyncio.Queue
     )
-    rejected: set[TaskKey] = field(default_factory=set)
+    rejected: OrderedDict[TaskKey, None] = field(default_factory=OrderedDict)
+    faults: int = 0
 
     def send(self, frame: wire.CoordinatorFrame | Exchange | None) -> None:
+        if isinstance(frame, Exchange):
+            self.rejected.pop(frame.key, None)
         self.outgoing.put_nowait(frame)
 
     def reject(self, key: TaskKey, sentence: str) -> None:
-        self.rejected.add(key)
+        self.rejected[key] = None
+        while len(self.rejected) > KEPT_REJECTIONS:
+            self.rejected.popitem(last=False)
         self.send(
             wire.CoordinatorFrame(rejection=wire.Rejection(id=key.to_wire(), sentence=sentence))
         )
@@ -63,7 +75,6 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
         self._monitor = monitor
         self._grace_s = reconnect_grace_s
         self._connections: dict[str, _Connection] = {}
-        self._left_s: dict[str, float] = {}
         self._late: set[str] = set()
         self._open: dict[TaskKey, Exchange] = {}
         self._arrivals = asyncio.Event()
@@ -73,14 +84,16 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
         """Members whose stream is up."""
         return list(self._connections)
 
-    async def assemble(self, members: tuple[str, ...], *, timeout_s: float) -> list[str]:
-        """Waits until all of ``members`` are connected or the time is up; who is connected."""
+    async def assemble(
+        self, members: Collection[str], *, least: int, timeout_s: float
+    ) -> list[str]:
+        """Waits until ``least`` of ``members`` are connected or the time is up; who is."""
         deadline_s = asyncio.get_running_loop().time() + timeout_s
-        while any(name not in self._connections for name in members):
+        while len(there := [name for name in members if name in self._connections]) < least:
             self._arrivals.clear()
             if not await _wait(self._arrivals, deadline_s):
                 break
-        return [name for name in members if name in self._connections]
+        return there
 
     async def exchange(
         self,
@@ -89,17 +102,20 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
         *,
         timeout_s: float,
         round_: Round | None = None,
+        least: int = 0,
     ) -> dict[str, Outcome]:
         """Sends a task to members and collects their answers; never waits past ``timeout_s``.
 
-        An absent member, or one that missed the last deadline, is waited for only during the
-        reconnect grace; if it comes back while the task is open it is sent the task again.
+        An absent member is waited for only during the reconnect grace, and so is one that missed
+        the last deadline once ``least`` others have answered; a member that comes back while the
+        task is open is sent the task again.
 
         Args:
             key: what the task is.
             tasks: by member.
             timeout_s: the deadline, from now.
             round_: where contributions go; without one an answer may carry no arrays.
+            least: answers that are enough not to wait for late members.
 
         Raises:
             LinkError: if a task of that key is open already.
@@ -113,35 +129,48 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
             if member in self._connections:
                 self._connections[member].send(exchange)
         try:
-            while (until_s := self._wait_until(exchange)) is not None:
+            while (until_s := self._wait_until(exchange, least)) is not None:
                 exchange.changed.clear()
                 await _wait(exchange.changed, until_s)
+                self._end_stalled(exchange)
         finally:
             self._end(exchange)
         return exchange.outcomes
 
-    def _wait_until(self, exchange: Exchange) -> float | None:
+    def _wait_until(self, exchange: Exchange, least: int) -> float | None:
         """When to look again; None when nobody is worth waiting for."""
-        absent = self._late | (exchange.tasks.keys() - self._connections.keys())
-        graces_s = {
-            member: max(exchange.opened_s, self._left_s.get(member, 0.0)) + self._grace_s
-            for member in absent
-        }
+        absent = exchange.tasks.keys() - self._connections.keys()
+        if sum(isinstance(one, Answered) for one in exchange.outcomes.values()) >= least:
+            absent |= self._late
+        graces_s = {}
+        for member in absent:
+            left_s = exchange.opened_s
+            if member not in self._late:
+                left_s = exchange.first_left_s.get(member, left_s)
+            graces_s[member] = left_s + self._grace_s
         return exchange.wait_until(asyncio.get_running_loop().time(), graces_s)
+
+    def _end_stalled(self, exchange: Exchange) -> None:
+        """Frees the places of uploads that stand still."""
+        for member in exchange.stalled(asyncio.get_running_loop().time()):
+            if member in self._connections:
+                fault = MemberFault(member, f"its upload for {exchange.key} stands still")
+                self._fault(self._connections[member], exchange, fault)
 
     def _end(self, exchange: Exchange) -> None:
         """Closes a task: whoever has not answered is late, and is told so."""
-        exchange.over = True
         del self._open[exchange.key]
         for member in exchange.tasks:
             if member in exchange.outcomes:
                 continue
             exchange.outcomes[member] = Absent()
-            self._late.add(member)
+            if exchange.round is None or not exchange.round.is_waiting(member):
+                self._late.add(member)  # who waited for its turn to send is not to blame
             if exchange.round is not None:
                 exchange.round.drop(member)
             if member in self._connections:
                 self._connections[member].reject(exchange.key, f"{exchange.key} is over")
+        exchange.end()
 
     def close(self) -> None:
         """Ends every stream; members will try to come back."""
@@ -192,10 +221,10 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
         """The member's name from its verified certificate."""
         authenticated = context.auth_context()
         version = next(iter(authenticated.get("ssl_tls_version", ())), b"")
-        names = list(authenticated.get("x509_common_name", ()))
-        if version != b"TLSv1.3" or len(names) != 1:
+        certificates = list(authenticated.get("x509_pem_cert", ()))
+        if version != b"TLSv1.3" or len(certificates) != 1:
             raise Denied("not_mutual_tls")
-        name = names[0].decode("utf-8", "replace")
+        name = common_name(certificates[0])
         if name not in self._roster:
             raise Denied("not_in_roster")
         return name
@@ -208,7 +237,7 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
     ) -> None:
         try:
             first = await asyncio.wait_for(anext(requests), LIMITS.hello_timeout_s)
-        except (TimeoutError, StopAsyncIteration) as error:
+        except (TimeoutError, StopAsyncIteration, DecodeError) as error:
             raise Denied("no_hello") from error
         if first.WhichOneof("frame") != "hello":
             raise Denied("no_hello")
@@ -230,6 +259,9 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
                     fault = error if isinstance(error, MemberFault) else None
                     what = fault.what if fault else str(error)
                     self._monitor.emit(MemberFaulted(connection.member, what))
+                    connection.faults += 1
+                    if connection.faults >= LIMITS.faults:
+                        break
         except (grpc.RpcError, DecodeError, asyncio.InvalidStateError):
             pass  # the stream is gone; leaving is handled below, once
         finally:
@@ -242,9 +274,10 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
         if self._connections.get(member) is not connection:
             return
         del self._connections[member]
-        self._left_s[member] = asyncio.get_running_loop().time()
         self._monitor.emit(MemberLeft(member))
         for exchange in self._open.values():
+            exchange.first_left_s.setdefault(member, asyncio.get_running_loop().time())
+            exchange.progress_s.pop(member, None)
             if exchange.round is not None and member in exchange.tasks:
                 exchange.round.drop(member)
                 self._clear_next(exchange)
@@ -277,11 +310,14 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
         return exchange
 
     def _take_answer(self, connection: _Connection, answer: wire.Answer) -> None:
-        member = connection.member
-        exchange = self._exchange_of(connection, TaskKey.of(answer.id))
+        member, key = connection.member, TaskKey.of(answer.id)
+        if key in connection.rejected:
+            return  # was on its way when the rejection went out
+        exchange = self._exchange_of(connection, key)
         try:
             if exchange.round is None:
                 array_specs(answer.content, most_bytes=0)
+                decode(answer.content)
                 self._settle(connection, exchange, Answered(answer.content), b"")
                 return
             specs = array_specs(answer.content, most_bytes=exchange.round.size_bytes)
@@ -301,6 +337,7 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
             if exchange.round is None:
                 raise MemberFault(connection.member, f"sent array bytes for {key}")
             receipt = exchange.round.add(connection.member, chunk.offset, chunk.data)
+            exchange.progress_s[connection.member] = asyncio.get_running_loop().time()
         except MemberFault as error:
             self._fault(connection, exchange, error)
             return
@@ -310,9 +347,14 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
 
     def _take_refusal(self, connection: _Connection, refusal: wire.Refusal) -> None:
         key = TaskKey.of(refusal.id)
+        if key in connection.rejected:
+            return
         exchange = self._exchange_of(connection, key)
-        sentence = refusal.sentence[:500]
+        sentence = printable(refusal.sentence)
         self._late.discard(connection.member)
+        if exchange.round is not None:
+            exchange.round.drop(connection.member)
+            self._clear_next(exchange)
         self._monitor.emit(MemberRefused(connection.member, str(key), sentence))
         exchange.settle(connection.member, Refused(refusal.code, sentence))
 
@@ -342,6 +384,7 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
             return
         clear = wire.CoordinatorFrame(clear=wire.Clear(id=exchange.key.to_wire()))
         for member in exchange.round.cleared():
+            exchange.progress_s[member] = asyncio.get_running_loop().time()
             if member in self._connections:
                 self._connections[member].send(clear)
 

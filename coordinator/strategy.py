@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -21,7 +22,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from client_sdk.recipes.propensity import fold as recipe
 from coordinator.cohort import choose
 from coordinator.config import Deadlines
-from coordinator.grid import LinkGrid, task_key
+from coordinator.grid import ABSENT_CODE, LinkGrid, task_key
 from coordinator.monitor import (
     AttemptFailed,
     MemberRefused,
@@ -39,6 +40,11 @@ from protos.codec import array_to_flower, flower_to_array
 __all__ = ["PrivateSumStrategy", "Publish"]
 
 EPSILON_POINTS: Final = 64
+FAILED_PAUSE_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 30.0
+"""A failed attempt is spent: what made it fail gets time to mend, twice as long each time."""
+MOST_REFUSALS: Final = 3
+"""Refusals in a row after which a member is not asked any more."""
 PUBLISH_EVERY_S: Final = 0.5
 
 Publish = Callable[[npt.NDArray[np.float32], int, bool], str]
@@ -74,6 +80,7 @@ class PrivateSumStrategy(Strategy):
         self._spent = _spent_table(self._accountant)
         self._state = recipe.initial_state(terms)
         self._names: dict[int, str] = {}
+        self._refusals: Counter[str] = Counter()
         self._round: Round | None = None
         self._opened_s = 0.0
         self._published_s = -math.inf
@@ -109,6 +116,7 @@ class PrivateSumStrategy(Strategy):
                 released, _ = self.aggregate_train(round_number, replies)
                 if released is not None:
                     break
+                time.sleep(min(FAILED_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S))
             arrays = result.arrays = released
         where = self._publish(recipe.published(self._state), self._terms.privacy.rounds, True)
         grid.send_and_receive(self._publication(grid), timeout=self._deadlines.round_s)
@@ -131,7 +139,8 @@ class PrivateSumStrategy(Strategy):
         Raises:
             RoundFailed: if fewer than N - D do.
         """
-        _assemble(grid, len(self._terms.roster), timeout_s=self._deadlines.assemble_s)
+        everybody = [entry.name for entry in self._terms.roster]
+        _assemble(grid, everybody, timeout_s=self._deadlines.assemble_s)
         terms = ConfigRecord({"document": self._terms.model_dump_json()})
         content = RecordDict({"task": self._task(0, 1), "terms": terms})
         messages = [
@@ -147,7 +156,15 @@ class PrivateSumStrategy(Strategy):
                 if not isinstance(grid, LinkGrid):  # the link's service has reported it
                     self._monitor.emit(MemberRefused(str(node_id), "propose", _reason(reply)))
                 continue
-            name = str(reply.content.config_records["acceptance"]["member"])
+            acceptance = reply.content.get("acceptance")
+            if (
+                not isinstance(acceptance, ConfigRecord)
+                or acceptance.get("terms_hash") != self._terms.hash
+            ):
+                sentence = "its acceptance is not one of these terms"
+                self._monitor.emit(MemberRefused(str(node_id), "propose", sentence))
+                continue
+            name = str(acceptance.get("member"))
             if isinstance(grid, LinkGrid):
                 name = grid.member(node_id)
             self._names[node_id] = name
@@ -156,7 +173,7 @@ class PrivateSumStrategy(Strategy):
         if len(willing) < least:
             raise RoundFailed(
                 f"study {self._terms.study}: {len(willing)} members accepted the terms, "
-                f"{least} are needed; the refusals above say why"
+                f"{least} are needed; the events above say who came and who refused"
             )
         projection = self._accountant.projection()
         self._monitor.emit(
@@ -201,7 +218,10 @@ class PrivateSumStrategy(Strategy):
             )
         present = {self._names[node] for node in grid.get_node_ids() if node in self._names}
         if isinstance(grid, LinkGrid) and len(present) < self._terms.privacy.least_survivors:
-            present = set(grid.assemble(timeout_s=self._deadlines.assemble_s))
+            least = self._terms.privacy.least_survivors
+            timeout_s = self._deadlines.assemble_s
+            present = set(grid.assemble(willing, least=least, timeout_s=timeout_s))
+        willing = {name for name in willing if self._refusals[name] < MOST_REFUSALS}
         cohort = choose(self._terms, willing=willing, present=present)
         self.attempts += 1
         self._opened_s = time.perf_counter()
@@ -236,8 +256,11 @@ class PrivateSumStrategy(Strategy):
         """Closes the open attempt; the next parameters, or None where it failed."""
         open_round = self._expect_round()
         for reply in replies:
+            name = self._names[reply.metadata.src_node_id]
+            refused = reply.has_error() and reply.error.code != ABSENT_CODE
+            self._refusals[name] = self._refusals[name] + 1 if refused else 0
             if not reply.has_error():
-                self._add_simulated(open_round, reply)
+                self._add_simulated(open_round, name, reply)
         try:
             open_round.close()
         except RoundFailed as error:
@@ -279,12 +302,11 @@ class PrivateSumStrategy(Strategy):
             self._published_s = now_s
             self._publish(recipe.published(self._state), round_number, False)
 
-    def _add_simulated(self, open_round: Round, reply: Message) -> None:
+    def _add_simulated(self, open_round: Round, name: str, reply: Message) -> None:
         """Adds a contribution that came inside its reply; a receipt needs nothing more."""
         record = reply.content.get("contribution")
         if not isinstance(record, ArrayRecord):
             return
-        name = self._names[reply.metadata.src_node_id]
         try:
             array = flower_to_array(record["sum"])
             open_round.announce(name, array.dtype.name, array.shape)
@@ -311,13 +333,13 @@ class PrivateSumStrategy(Strategy):
         return self._round
 
 
-def _assemble(grid: Grid, members: int, *, timeout_s: float) -> None:
+def _assemble(grid: Grid, members: list[str], *, timeout_s: float) -> None:
     """Waits until all members are there or the time is up."""
     if isinstance(grid, LinkGrid):
-        grid.assemble(timeout_s=timeout_s)
+        grid.assemble(members, least=len(members), timeout_s=timeout_s)
         return
     until_s = time.monotonic() + timeout_s
-    while len(list(grid.get_node_ids())) < members and time.monotonic() < until_s:
+    while len(list(grid.get_node_ids())) < len(members) and time.monotonic() < until_s:
         time.sleep(0.05)
 
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-__all__ = ["Authority", "Issued"]
+__all__ = ["Authority", "Issued", "common_name"]
 
 CLOCK_SKEW: Final = dt.timedelta(minutes=5)
 """Certificates are valid from this long before they were made: members' clocks differ."""
@@ -97,6 +97,16 @@ class Authority:
             ),
             certificate.public_bytes(serialization.Encoding.PEM),
         )
+
+
+def common_name(certificate: bytes) -> str:
+    """The one common name of a PEM certificate; empty where it has none, several, or is odd."""
+    try:
+        subject = x509.load_pem_x509_certificate(certificate).subject
+    except ValueError:
+        return ""
+    names = [str(part.value) for part in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    return names[0] if len(names) == 1 and names[0].isprintable() else ""
 
 
 def _name(common_name: str) -> x509.Name:

@@ -46,6 +46,10 @@ TermsHash = NewType("TermsHash", str)
 BILLIONTHS = 1_000_000_000
 """Canonical terms hold integers only; a real number stands in units of 1e-9."""
 
+LARGEST_INTEGER = 2**53 - 1
+"""Beyond it JSON numbers are not the same everywhere; then they stand as text."""
+LARGEST_NUMBER = 1e15
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 ColumnName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
 Sentence = Annotated[str, StringConstraints(min_length=1, max_length=500)]
@@ -71,7 +75,7 @@ def first_problem(error: ValidationError) -> str:
     """The first thing a pydantic error complains about, as ``where: what``."""
     problem = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in problem["loc"]) or "document"
-    return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
+    return f"{where}: {problem['msg'].removeprefix('Value error, ')}"[:300]
 
 
 class Column(StrictModel):
@@ -200,7 +204,7 @@ class Terms(StrictModel):
     study: Name
     purpose: Sentence
     recipe: Name
-    settings: dict[str, bool | int | float | str | tuple[int, ...]] = Field(max_length=64)
+    settings: dict[ColumnName, bool | int | float | str | tuple[int, ...]] = Field(max_length=64)
     """The recipe's own settings; the recipe validates them."""
     dimension: int = Field(ge=1, le=100_000_000)
     """Length of the summed vector; caps on the wire and the accounting both depend on it."""
@@ -226,13 +230,18 @@ class Terms(StrictModel):
             TermsError: naming the first field that is wrong.
         """
         try:
-            return cls.model_validate_json(document)
+            terms = cls.model_validate_json(document)
         except ValidationError as error:
             raise TermsError(f"terms: {first_problem(error)}") from error
+        terms.hash  # noqa: B018  (raises here, not later, if there is no canonical form)
+        return terms
 
     def canonical(self) -> bytes:
         """RFC 8785 JSON with integers only: a float ``x`` becomes ``x_billionths``."""
-        canonical: bytes = rfc8785.dumps(_integers_only(self.model_dump(mode="json")))
+        try:
+            canonical: bytes = rfc8785.dumps(_integers_only(self.model_dump(mode="json")))
+        except rfc8785.CanonicalizationError as error:
+            raise TermsError(f"terms: {error}; use smaller numbers") from error
         return canonical
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
@@ -275,8 +284,10 @@ def _integers_only(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_integers_only(item) for item in value]
     if isinstance(value, float):
+        if abs(value) > LARGEST_NUMBER:
+            raise TermsError(f"terms: {value!r} is too large; use another unit")
         scaled = round(value * BILLIONTHS)
         if scaled / BILLIONTHS != value:
             raise TermsError(f"terms: {value!r} has more than nine decimals; round it")
-        return scaled
+        return scaled if abs(scaled) <= LARGEST_INTEGER else str(scaled)
     return value

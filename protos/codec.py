@@ -30,6 +30,7 @@ __all__ = [
     "encode",
     "flower_to_array",
     "message_of",
+    "printable",
 ]
 
 RAW = "alliance.raw"
@@ -53,7 +54,14 @@ class TaskKey(NamedTuple):
 
     @classmethod
     def of(cls, task: wire.TaskId) -> TaskKey:
-        """Reads a key off the wire."""
+        """Reads a key off the wire.
+
+        Raises:
+            LinkError: if a text in it is too long or not printable.
+        """
+        for text in (task.study, task.phase):
+            if len(text) > LIMITS.text or not text.isprintable():
+                raise LinkError("a task's study or phase is too long or not printable")
         return cls(task.study, task.round, task.attempt, task.phase)
 
     def to_wire(self) -> wire.TaskId:
@@ -175,6 +183,8 @@ def decode(content: wire.Content, arrays: Sequence[tuple[ArraySpec, bytes]] = ()
     Raises:
         LinkError: if there are too many values, a value has no kind, or a name repeats.
     """
+    if len(content.configurations) > LIMITS.records:
+        raise LinkError(f"more than {LIMITS.records} records")
     if sum(len(item.values) for item in content.configurations) > LIMITS.values:
         raise LinkError(f"more than {LIMITS.values} configuration values")
     records = RecordDict()
@@ -202,6 +212,12 @@ def chunks(buffers: Iterable[bytes], size: int = LIMITS.chunk_bytes) -> Iterator
             data = buffer[start : start + size]  # a whole buffer is not copied
             yield offset, data
             offset += len(data)
+
+
+def printable(sentence: str) -> str:
+    """A sentence from the other side, fit for a log or a terminal."""
+    kept = sentence[: LIMITS.sentence]
+    return "".join(letter if letter.isprintable() else "?" for letter in kept)
 
 
 def _scalar(key: str, value: object) -> wire.Scalar:

@@ -25,7 +25,19 @@ class Limits:
     """Configuration values in one message."""
     blob_bytes: int = 1 << 19
     """One text or blob among the configuration values."""
+    records: int = 16
+    """Named records in one message."""
+    text: int = 128
+    """Letters of a task's study and phase."""
+    sentence: int = 500
+    """Letters of a refusal or rejection."""
+    open_tasks: int = 4
+    """Tasks a node works on or waits with; more is a flood."""
+    faults: int = 16
+    """Breaches of the protocol after which a stream is ended."""
     hello_timeout_s: float = 10.0
+    stall_timeout_s: float = 5.0
+    """A cleared upload of which nothing arrived for so long gives up its place."""
     keepalive_time_s: float = 10.0
     keepalive_timeout_s: float = 5.0
     reconnect_first_s: float = 0.1

@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import shutil
 import subprocess
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -53,7 +54,12 @@ class Alliance:
         return [event for event in self.events if isinstance(event, MemberFaulted)]
 
     async def ask(
-        self, round_: Round | None, *, key: TaskKey = KEY, timeout_s: float = 10.0
+        self,
+        round_: Round | None,
+        *,
+        key: TaskKey = KEY,
+        timeout_s: float = 10.0,
+        least: int = 4,
     ) -> dict[str, Outcome]:
         content = wire.Content()
         group = content.arrays.add(name="model")
@@ -61,7 +67,9 @@ class Alliance:
         parameters = np.zeros(DIMENSION, np.float32)
         outgoing = Outgoing(content, [parameters.tobytes()])
         tasks = dict.fromkeys(NAMES, outgoing)
-        return await self.service.exchange(key, tasks, timeout_s=timeout_s, round_=round_)
+        return await self.service.exchange(
+            key, tasks, timeout_s=timeout_s, round_=round_, least=least
+        )
 
 
 @asynccontextmanager
@@ -102,7 +110,7 @@ async def members(
         )
         for name in names
     ]
-    assert set(names) <= set(await here.service.assemble(names, timeout_s=10))
+    assert set(names) <= set(await here.service.assemble(names, least=len(names), timeout_s=10))
     try:
         yield
     finally:
@@ -353,6 +361,168 @@ def test_a_broken_contribution_is_refused_by_name_and_the_round_goes_on(
     run(main)
 
 
+def test_a_stalled_upload_gives_up_its_place(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two members that stall must not starve the others of the places to send."""
+    monkeypatch.setattr("coordinator.round.UNDO_BYTES", 0)
+
+    async def main() -> None:
+        async with (
+            alliance(certificates) as here,
+            raw_member(here.address, certificates.member(NAMES[3])) as first,
+            raw_member(here.address, certificates.member(NAMES[4])) as second,
+        ):
+            round_ = new_round()
+            asking = asyncio.create_task(here.ask(round_, timeout_s=25))
+            for stalled in (first, second):
+                await stalled.until("task")
+                await stalled.announce()
+                await stalled.until("clear")
+            async with members(here, certificates, NAMES[:3]):
+                outcomes = await asking
+            assert [type(outcomes[name]) for name in NAMES] == [Answered] * 3 + [Refused] * 2
+            np.testing.assert_array_equal(sum_of(round_), 3 * ONES)
+
+    run(main)
+
+
+def test_a_refusal_in_mid_upload_frees_its_place(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.round.UNDO_BYTES", 0)
+
+    async def main() -> None:
+        async with (
+            alliance(certificates) as here,
+            raw_member(here.address, certificates.member(NAMES[3])) as first,
+            raw_member(here.address, certificates.member(NAMES[4])) as second,
+        ):
+            round_ = new_round()
+            asking = asyncio.create_task(here.ask(round_, timeout_s=25))
+            for member in (first, second):
+                await member.until("task")
+                await member.announce()
+                await member.until("clear")
+                await member.chunk(0, ONES.tobytes()[:4096])
+                refusal = wire.Refusal(id=KEY.to_wire(), code=3, sentence="no\x1b[31m more")
+                await member.send(refusal=refusal)
+            async with members(here, certificates, NAMES[:3]):
+                outcomes = await asking
+            assert outcomes[NAMES[3]] == Refused(3, "no?[31m more")
+            np.testing.assert_array_equal(sum_of(round_), 3 * ONES)
+
+    run(main)
+
+
+def test_members_late_once_get_the_full_deadline_until_enough_answered(
+    certificates: Certificates,
+) -> None:
+    """Otherwise one slow round makes everybody late for ever, and every attempt is burnt."""
+
+    def slow(key: TaskKey, task: wire.Task, arrays: Any) -> Answer:
+        time.sleep(0.9)
+        return contribution()
+
+    async def main() -> None:
+        async with (
+            alliance(certificates, grace_s=0.2) as here,
+            members(here, certificates, NAMES, slow),
+        ):
+            missed = await here.ask(new_round(), timeout_s=0.4)
+            assert all(isinstance(outcome, Absent) for outcome in missed.values())
+            again = new_round()
+            key = KEY._replace(round=2)
+            outcomes = await here.ask(again, key=key, timeout_s=20, least=4)
+            assert sum(isinstance(outcome, Answered) for outcome in outcomes.values()) >= 4
+
+    run(main)
+
+
+def test_a_member_that_keeps_reconnecting_does_not_hold_the_round(
+    certificates: Certificates,
+) -> None:
+    async def main() -> None:
+        async with alliance(certificates) as here, members(here, certificates, NAMES[:4]):
+
+            async def come_and_go() -> None:
+                while True:
+                    async with raw_member(here.address, certificates.member(NAMES[4])):
+                        await asyncio.sleep(0.05)
+
+            restless = asyncio.create_task(come_and_go())
+            started = asyncio.get_running_loop().time()
+            for number in (1, 2):
+                await here.ask(
+                    Round(TERMS, round_number=number, attempt=1, cohort=NAMES),
+                    key=KEY._replace(round=number),
+                    timeout_s=20,
+                    least=4,
+                )
+            assert asyncio.get_running_loop().time() - started < 15
+            restless.cancel()
+
+    run(main)
+
+
+def test_garbage_does_not_end_a_nodes_process(certificates: Certificates) -> None:
+    """A coordinator that sends what is no frame costs a reconnection, not the node."""
+    connections: list[int] = []
+
+    class Garbage(exchange_pb2_grpc.ExchangeServicer):
+        async def Connect(self, request_iterator: Any, context: Any) -> None:  # noqa: N802
+            await anext(request_iterator)
+            connections.append(1)
+            await context.write(b"\xff\xff\xff\xff")
+
+    async def main() -> None:
+        server = grpc.aio.server()
+        handler = grpc.stream_stream_rpc_method_handler(
+            Garbage().Connect, wire.MemberFrame.FromString, lambda data: data
+        )
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler("alliance.v1.Exchange", {"Connect": handler}),)
+        )
+        tls = certificates.coordinator
+        credentials = grpc.ssl_server_credentials(
+            [(tls.key, tls.certificate)], tls.authority, require_client_auth=True
+        )
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+        await server.start()
+        session = Session(
+            f"127.0.0.1:{port}",
+            certificates.member(NAMES[0]),
+            honest,
+            most_task_bytes=lambda: 0,
+            software="test",
+        )
+        running = asyncio.create_task(session.run())
+        while len(connections) < 3:
+            assert not running.done()
+            await asyncio.sleep(0.02)
+        running.cancel()
+        await server.stop(grace=0)
+
+    run(main)
+
+
+def test_a_flood_of_faults_ends_the_stream_and_stays_small(certificates: Certificates) -> None:
+    async def main() -> None:
+        async with (
+            alliance(certificates) as here,
+            raw_member(here.address, certificates.member(NAMES[0])) as bad,
+        ):
+            for number in range(LIMITS.faults):
+                long = KEY._replace(study="x" * 300_000, round=number)
+                await bad.send(refusal=wire.Refusal(id=long.to_wire()))
+            while NAMES[0] in here.service.connected:
+                await asyncio.sleep(0.02)
+            assert len(here.faults()) == LIMITS.faults
+            assert all(len(fault.sentence) < 500 for fault in here.faults())
+
+    run(main)
+
+
 def test_an_answer_to_another_round_is_refused_by_name(certificates: Certificates) -> None:
     async def main() -> None:
         async with (
@@ -419,7 +589,7 @@ def test_a_task_over_the_cap_is_refused_before_its_bytes(certificates: Certifica
                 software="test",
             )
             running = asyncio.create_task(session.run())
-            await here.service.assemble(NAMES[:1], timeout_s=10)
+            await here.service.assemble(NAMES[:1], least=1, timeout_s=10)
             outcome = (await here.ask(new_round()))[NAMES[0]]
             assert isinstance(outcome, Refused)
             assert "the terms allow 1599999" in outcome.sentence
@@ -464,6 +634,9 @@ def test_certificates_that_are_not_ours_are_refused_in_the_handshake(
                     await stream.read()
                 assert error.value.code() is grpc.StatusCode.UNAVAILABLE
             assert here.events == []
+            for odd in ("member-0\x00.evil", "member-0 ", "MEMBER-0"):
+                code, _ = await _status(here.address, certificates.member(odd))
+                assert code is grpc.StatusCode.PERMISSION_DENIED, odd
             assert await _status(here.address, certificates.member(NAMES[0])) == (
                 grpc.StatusCode.OK,
                 "",

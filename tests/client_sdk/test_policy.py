@@ -22,7 +22,9 @@ def projection(epsilon: float = 0.9) -> Projection:
 
 def check(terms: Terms, policy: Policy = GENEROUS, **changes: Any) -> None:
     values: dict[str, Any] = {"own_entry": OWN, "contract": make_contract()}
-    policy.check(terms, changes.pop("projection", projection()), **(values | changes))
+    cost = changes.pop("projection", projection())
+    policy.check_terms(terms, **(values | changes))
+    policy.check_cost(terms, cost)
 
 
 def test_terms_within_policy_pass() -> None:
