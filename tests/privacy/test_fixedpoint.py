@@ -48,10 +48,10 @@ def test_ring_bound_is_rule_r10() -> None:
 
     edge = round(SHARE_SCALE * (8 * 151) * math.sqrt(5) / (2**31 - SHARE_SCALE * 96), 9)
     assert bound(edge) == pytest.approx(2**31, rel=1e-6)
-    assert Grid.of(make_terms(noise_multiplier=edge * 1.001)).ring_bits == 32
+    assert Grid.of(make_terms(noise_multiplier=round(edge * 1.001, 9))).ring_bits == 32
     with pytest.raises(TermsError, match=r"R10.*set ring_bits to 64"):
-        Grid.of(make_terms(noise_multiplier=edge * 0.999))
-    grid = Grid.of(make_terms(noise_multiplier=edge * 0.999, ring_bits=64))
+        Grid.of(make_terms(noise_multiplier=round(edge * 0.999, 9)))
+    grid = Grid.of(make_terms(noise_multiplier=round(edge * 0.999, 9), ring_bits=64))
     assert grid.dtype == np.uint64
 
 
