@@ -106,9 +106,9 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
     ) -> dict[str, Outcome]:
         """Sends a task to members and collects their answers; never waits past ``timeout_s``.
 
-        An absent member is waited for only during the reconnect grace, and so is one that missed
-        the last deadline once ``least`` others have answered; a member that comes back while the
-        task is open is sent the task again.
+        An absent member is waited for only during the reconnect grace, and not again until it is
+        back; one that missed the last deadline only during that grace too, once ``least`` others
+        have answered. A member that comes back while the task is open is sent the task again.
 
         Args:
             key: what the task is.
@@ -144,10 +144,13 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
             absent |= self._late
         graces_s = {}
         for member in absent:
-            left_s = exchange.opened_s
+            left_s = exchange.first_left_s.get(member, exchange.opened_s)
             if member not in self._late:
-                left_s = exchange.first_left_s.get(member, left_s)
-            graces_s[member] = left_s + self._grace_s
+                graces_s[member] = left_s + self._grace_s
+            elif member in self._connections:
+                graces_s[member] = exchange.opened_s + self._grace_s
+            else:  # it was given its grace in an earlier round
+                graces_s[member] = exchange.opened_s
         return exchange.wait_until(asyncio.get_running_loop().time(), graces_s)
 
     def _end_stalled(self, exchange: Exchange) -> None:

@@ -267,6 +267,11 @@ def test_an_absent_member_costs_the_grace_not_the_deadline(certificates: Certifi
             assert isinstance(outcomes[NAMES[4]], Absent)
             round_.close()
             np.testing.assert_array_equal(sum_of(round_), 4 * ONES)
+            here.service._grace_s = 20.0
+            again = Round(TERMS, round_number=2, attempt=1, cohort=NAMES)
+            await here.ask(again, key=KEY._replace(round=2), timeout_s=30)
+            assert asyncio.get_running_loop().time() - started < 10  # its grace is used up
+            assert len(again.contributions) == 4
 
     run(main)
 
