@@ -17,15 +17,15 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from coordinator.exchange import Absent, Answered, Exchange, Outcome, Outgoing, Refused
+from coordinator.membership import authenticate, greet
 from coordinator.monitor import MemberFaulted, MemberJoined, MemberLeft, MemberRefused, Monitor
 from coordinator.round import Round
 from coordinator.rpc_errors import Denied, denial
-from privacy.certificates import common_name
 from privacy.errors import LinkError, MemberFault
 from protos.alliance.v1 import exchange_pb2 as wire
 from protos.alliance.v1 import exchange_pb2_grpc
 from protos.codec import TaskKey, array_specs, decode, printable
-from protos.limits import LIMITS, PROTOCOL
+from protos.limits import LIMITS
 
 __all__ = ["ExchangeService"]
 
@@ -189,8 +189,8 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
     ) -> None:
         """Serves one member until it leaves; refuses before reading a message if it may not."""
         try:
-            member = self._authenticate(context)
-            await self._greet(member, request_iterator, context)
+            member = authenticate(context, self._roster)
+            await greet(member, request_iterator, context)
         except Denied as reason:
             status, sentence = denial(reason)
             await context.abort(status, sentence)
@@ -217,38 +217,6 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
         finally:
             reader.cancel()
             self._leave(connection)
-
-    def _authenticate(
-        self, context: grpc.aio.ServicerContext[wire.MemberFrame, wire.CoordinatorFrame]
-    ) -> str:
-        """The member's name from its verified certificate."""
-        authenticated = context.auth_context()
-        version = next(iter(authenticated.get("ssl_tls_version", ())), b"")
-        certificates = list(authenticated.get("x509_pem_cert", ()))
-        if version != b"TLSv1.3" or len(certificates) != 1:
-            raise Denied("not_mutual_tls")
-        name = common_name(certificates[0])
-        if name not in self._roster:
-            raise Denied("not_in_roster")
-        return name
-
-    async def _greet(
-        self,
-        member: str,
-        requests: AsyncIterator[wire.MemberFrame],
-        context: grpc.aio.ServicerContext[wire.MemberFrame, wire.CoordinatorFrame],
-    ) -> None:
-        try:
-            first = await asyncio.wait_for(anext(requests), LIMITS.hello_timeout_s)
-        except (TimeoutError, StopAsyncIteration, DecodeError) as error:
-            raise Denied("no_hello") from error
-        if first.WhichOneof("frame") != "hello":
-            raise Denied("no_hello")
-        if first.hello.protocol != PROTOCOL:
-            raise Denied("other_protocol")
-        await context.write(
-            wire.CoordinatorFrame(welcome=wire.Welcome(protocol=PROTOCOL, member=member))
-        )
 
     async def _read(
         self, connection: _Connection, requests: AsyncIterator[wire.MemberFrame]

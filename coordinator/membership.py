@@ -1,0 +1,57 @@
+"""Who may open a stream: a roster name in a verified certificate, and a hello."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Container
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from coordinator.rpc_errors import Denied
+from privacy.certificates import common_name
+from protos.alliance.v1 import exchange_pb2 as wire
+from protos.limits import LIMITS, PROTOCOL
+
+__all__ = ["authenticate", "greet"]
+
+Context = grpc.aio.ServicerContext[wire.MemberFrame, wire.CoordinatorFrame]
+
+
+def authenticate(context: Context, roster: Container[str]) -> str:
+    """The member's name from its verified certificate, before a message is read.
+
+    The certificate is parsed here: gRPC's own field for the common name stops at a NUL and hides a
+    second name.
+
+    Raises:
+        Denied: without TLS 1.3 and a client certificate, or if the roster lacks the name.
+    """
+    authenticated = context.auth_context()
+    version = next(iter(authenticated.get("ssl_tls_version", ())), b"")
+    certificates = list(authenticated.get("x509_pem_cert", ()))
+    if version != b"TLSv1.3" or len(certificates) != 1:
+        raise Denied("not_mutual_tls")
+    name = common_name(certificates[0])
+    if name not in roster:
+        raise Denied("not_in_roster")
+    return name
+
+
+async def greet(member: str, requests: AsyncIterator[wire.MemberFrame], context: Context) -> None:
+    """Reads the member's hello and answers with a welcome.
+
+    Raises:
+        Denied: if the first frame is no hello, is late, or speaks another protocol.
+    """
+    try:
+        first = await asyncio.wait_for(anext(requests), LIMITS.hello_timeout_s)
+    except (TimeoutError, StopAsyncIteration, DecodeError) as error:
+        raise Denied("no_hello") from error
+    if first.WhichOneof("frame") != "hello":
+        raise Denied("no_hello")
+    if first.hello.protocol != PROTOCOL:
+        raise Denied("other_protocol")
+    welcome = wire.Welcome(protocol=PROTOCOL, member=member)
+    await context.write(wire.CoordinatorFrame(welcome=welcome))
