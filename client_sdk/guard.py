@@ -67,7 +67,8 @@ def guard(node_of: Callable[[Context], Node]) -> Mod:
             return call_next(message, context)
         except tuple(REFUSALS) as error:
             _LOG.warning("refused %s: %s", message.metadata.message_type, error)
-            return Message(Error(REFUSALS[type(error)], str(error)), reply_to=message)
+            code = next(code for kind, code in REFUSALS.items() if isinstance(error, kind))
+            return Message(Error(code, str(error)), reply_to=message)
         except Exception:
             _LOG.exception("could not answer %s", message.metadata.message_type)
             return Message(Error(*SILENT), reply_to=message)

@@ -16,6 +16,8 @@ __all__ = ["follow"]
 LINES = 10
 """Without a terminal, one line in this many rounds."""
 
+FINISHED = "study finished"
+
 HoldOut = Callable[[], float | None]
 """AUC of the newest published model on the demo's hold-out; None before there is one."""
 
@@ -77,7 +79,11 @@ class _View:
                 self._states[event["member"]] = "connected"
                 return f"{event['member']} connected"
             case "MemberLeft":
-                self._states[event["member"]] = "left"
+                if self._states[event["member"]] != FINISHED:
+                    self._states[event["member"]] = "left"
+                return ""
+            case "StudyFinished":
+                self._states = dict.fromkeys(self._states, FINISHED)
                 return ""
             case "MemberRefused" | "MemberFaulted":
                 self._states[event["member"]] = "refused"
