@@ -7,7 +7,9 @@ pre-shared key, which nobody has, so TLS 1.2 finds no cipher. TLS 1.3 is not gov
 """
 
 import os
+import pathlib
 
 os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-PSK-AES128-CBC-SHA"
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+os.environ.setdefault("FLWR_HOME", str(pathlib.Path.home() / ".cache" / "alliance" / "flwr"))
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

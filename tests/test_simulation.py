@@ -11,11 +11,16 @@ from tests.simulated_alliance import MEMBERS, ROUNDS
 ROOT = Path(__file__).parent.parent
 
 
-def test_twenty_members_learn_under_flowers_simulation_engine() -> None:
+def test_twenty_members_learn_under_flowers_simulation_engine(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.simulated_alliance"],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"},
+        env=os.environ
+        | {
+            "PYTHONPATH": str(ROOT),
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+            "FLWR_HOME": str(tmp_path / "flwr"),
+        },
         capture_output=True,
         text=True,
         timeout=240,
