@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from client_sdk.recipes.model_file import load_model, save_model
+from privacy.errors import RecipeError
+from tests.conftest import make_terms
+
+TERMS = make_terms()
+PARAMETERS = np.arange(TERMS.dimension, dtype=np.float32)
+
+
+def test_a_model_comes_back_with_its_papers(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_model(path, TERMS, PARAMETERS, round_number=7)
+    terms, parameters, round_number = load_model(path)
+    assert (terms, round_number) == (TERMS, 7)
+    np.testing.assert_array_equal(parameters, PARAMETERS)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"garbage", save({"parameters": PARAMETERS}), save({"other": PARAMETERS})],
+    ids=["empty", "garbage", "no papers", "no parameters"],
+)
+def test_what_is_no_model_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match=r"model\.safetensors"):
+        load_model(path)
+
+
+def test_parameters_that_do_not_fit_their_terms_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_model(path, TERMS, PARAMETERS[:-1], round_number=1)
+    with pytest.raises(RecipeError, match="do not fit"):
+        load_model(path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="not a readable model"):
+        load_model(tmp_path / "nothing")
