@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import shutil
-import subprocess
+import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
 
 from client_sdk.session import Answer, Session
 from coordinator.exchange import Absent, Answered, Outcome, Outgoing, Refused
+from coordinator.grid import LinkGrid
 from coordinator.monitor import Event, MemberFaulted, MemberJoined, MemberLeft, Monitor
 from coordinator.round import Round
 from coordinator.server import start_server
@@ -690,31 +692,59 @@ def test_a_member_does_not_talk_to_a_coordinator_it_cannot_verify(
     run(main)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl program")
 def test_tls_1_2_is_refused_and_1_3_is_spoken(certificates: Certificates, tmp_path: Any) -> None:
     tls = certificates.member(NAMES[0])
     for name, data in tls._asdict().items():
         (tmp_path / name).write_bytes(data)
 
-    def connect(address: str, version: str) -> subprocess.CompletedProcess[bytes]:
-        options = ["-cert", tmp_path / "certificate", "-key", tmp_path / "key"]
-        trust = ["-CAfile", tmp_path / "authority", "-alpn", "h2"]
-        return subprocess.run(
-            ["openssl", "s_client", "-connect", address, version, *options, *trust],
-            input=b"",
-            capture_output=True,
-            timeout=20,
-            check=False,
-        )
+    def speak(address: str, version: ssl.TLSVersion) -> str | None:
+        host, _, port = address.rpartition(":")
+        client = ssl.create_default_context(cafile=str(tmp_path / "authority"))
+        client.load_cert_chain(tmp_path / "certificate", tmp_path / "key")
+        client.set_alpn_protocols(["h2"])
+        client.minimum_version = client.maximum_version = version
+        with (
+            socket.create_connection((host, int(port)), timeout=20) as raw,
+            client.wrap_socket(raw, server_hostname=host) as wrapped,
+        ):
+            return wrapped.version()
 
     async def main() -> None:
         async with alliance(certificates) as here:
-            old = await asyncio.to_thread(connect, here.address, "-tls1_2")
-            assert old.returncode != 0
-            assert b"Cipher is (NONE)" in old.stdout
-            new = await asyncio.to_thread(connect, here.address, "-tls1_3")
-            assert b"TLSv1.3" in new.stdout
-            assert b"Verify return code: 0 (ok)" in new.stdout
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                await asyncio.to_thread(speak, here.address, ssl.TLSVersion.TLSv1_2)
+            spoken = await asyncio.to_thread(speak, here.address, ssl.TLSVersion.TLSv1_3)
+            assert spoken == "TLSv1.3"
+            assert here.events == []
+
+    run(main)
+
+
+def test_the_grid_pushes_and_pulls_flower_messages(certificates: Certificates) -> None:
+    """Flower's two-step form of an exchange: each reply is handed out once."""
+
+    def accept(key: TaskKey, task: wire.Task, arrays: Any) -> Answer:
+        content = wire.Content()
+        content.configurations.add(name="acceptance").values["member"].text = "me"
+        return Answer(content, [])
+
+    async def main() -> None:
+        async with alliance(certificates) as here, members(here, certificates, NAMES[:2], accept):
+            ids = {NAMES[0]: 7, NAMES[1]: 8}
+            grid = LinkGrid(here.service, asyncio.get_running_loop(), ids)
+            assert sorted(grid.get_node_ids()) == [7, 8]
+            task = ConfigRecord({"study": "coupons", "round": 0, "attempt": 1})
+            content = RecordDict({"task": task})
+            messages = [grid.create_message(content, "train.propose", node, "0") for node in (7, 8)]
+            pushed = grid.push_messages(messages)
+            assert pushed == [message.metadata.message_id for message in messages]
+            replies: list[Message] = []
+            while len(replies) < 2:
+                replies += grid.pull_messages(pushed)
+                await asyncio.sleep(0.01)
+            assert sorted(reply.metadata.src_node_id for reply in replies) == [7, 8]
+            assert all("acceptance" in reply.content for reply in replies)
+            assert grid.pull_messages(pushed) == []
 
     run(main)
 
