@@ -25,7 +25,7 @@ from benchmarks.demo.comparison import (
     train,
 )
 from benchmarks.demo.journey import build
-from benchmarks.demo.study import demo_terms
+from benchmarks.demo.study import demo_identities, demo_terms
 from benchmarks.report import Report, Row, main
 
 torch.set_num_threads(1)  # batches are small: threads would only wait for each other
@@ -39,7 +39,7 @@ MODELS = ("alliance", "equal noise", "curator", "pooled", "newcomer")
 def one_run(split: int) -> dict[str, Scores]:
     """Scores of every model on one split."""
     journey = build(split)
-    terms = demo_terms()
+    terms = demo_terms(demo_identities())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tables = Tables.load(terms, journey.write(folder), folder / "held-out.parquet")

@@ -28,6 +28,7 @@ from client_sdk.recipes.per_consumer.network import Network
 from client_sdk.recipes.propensity.contribute import contribute
 from client_sdk.recipes.propensity.fold import initial_state
 from client_sdk.recipes.propensity.settings import PropensitySettings, dimension, network
+from privacy.identity import Identity
 from privacy.terms import Column, DataContract, PrivacyTerms, RosterEntry, Terms
 
 THREADS = 2
@@ -120,7 +121,12 @@ def terms_of(case: Case) -> Terms:
             colluders=1,
             dropouts=0,
         ),
-        roster=tuple(RosterEntry(name=f"m{i}", declared_consumers=10_000) for i in range(4)),
+        roster=tuple(
+            RosterEntry(
+                name=f"m{i}", identity=Identity.generate().public, declared_consumers=10_000
+            )
+            for i in range(4)
+        ),
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any, Self
 import psutil
 
 from privacy.errors import AllianceError
+from privacy.identity import Identity
 from privacy.terms import Terms
 
 __all__ = ["LocalAlliance", "LocalMember"]
@@ -31,11 +32,13 @@ class LocalMember:
     """One member to start.
 
     Args:
+        identity: what it signs with; the roster names its public half.
         data: the ``[data]`` table of its configuration.
         policy: the ``[policy]`` table.
     """
 
     name: str
+    identity: Identity
     declared_consumers: int
     data: Mapping[str, str]
     policy: Mapping[str, float | int]
@@ -140,11 +143,14 @@ class LocalAlliance:
         )
 
     def _start_node(self, member: LocalMember, address: str) -> None:
+        identity = self.folder / f"{member.name}.identity.pem"
+        identity.touch(mode=0o600)
+        identity.write_bytes(member.identity.pem())
         config = self.folder / f"{member.name}.toml"
         config.write_text(
             f'member = "{member.name}"\ndeclared_consumers = {member.declared_consumers}\n'
             f'coordinator = "{address}"\ncontract = "contract.json"\n'
-            f'state = "{member.name}-state"\n'
+            f'state = "{member.name}-state"\nidentity = "{identity.name}"\n'
             + _table("data", member.data)
             + _table("policy", member.policy)
             + _tls(member.name)

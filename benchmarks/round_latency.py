@@ -11,6 +11,7 @@ from benchmarks.local_alliance import LocalAlliance, LocalMember
 from benchmarks.peers.flower_rounds import PEER_NAME, measure
 from benchmarks.report import Report, Row, main
 from client_sdk.recipes.propensity.settings import PropensitySettings, dimension
+from privacy.identity import Identity
 from privacy.terms import Column, DataContract, PrivacyTerms, RosterEntry, Terms
 
 MEMBERS = 3
@@ -19,7 +20,7 @@ COLUMNS, HIDDEN = 96, 1021
 WARM_UP = 5
 
 
-def main_terms(rounds: int) -> Terms:
+def main_terms(rounds: int, identities: list[Identity]) -> Terms:
     """Three members, c = 1 and D = 0, which is the most that three allow."""
     contract = DataContract(
         name="nothing-to-do",
@@ -55,14 +56,16 @@ def main_terms(rounds: int) -> Terms:
             dropouts=0,
         ),
         roster=tuple(
-            RosterEntry(name=f"member-{index}", declared_consumers=10) for index in range(MEMBERS)
+            RosterEntry(name=f"member-{index}", identity=identity.public, declared_consumers=10)
+            for index, identity in enumerate(identities)
         ),
     )
 
 
 def ours(rounds: int) -> list[float]:
     """Seconds per round of a coordinator and three nodes, each in its own process."""
-    terms = main_terms(rounds + WARM_UP)
+    identities = [Identity.generate() for _ in range(MEMBERS)]
+    terms = main_terms(rounds + WARM_UP, identities)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data = folder / "data.csv"
@@ -76,8 +79,8 @@ def ours(rounds: int) -> list[float]:
             "least_cohort": 3,
         }
         members = [
-            LocalMember(entry.name, entry.declared_consumers, {"path": str(data)}, policy)
-            for entry in terms.roster
+            LocalMember(entry.name, identity, entry.declared_consumers, {"path": str(data)}, policy)
+            for entry, identity in zip(terms.roster, identities, strict=True)
         ]
         with LocalAlliance(folder, terms, members) as alliance:
             closed = [event for event in alliance.events() if event["event"] == "RoundClosed"]
@@ -93,7 +96,7 @@ def run(report: Report) -> None:
     peer = statistics.median(measure(peer_rounds, MEMBERS, 100_000))
     seconds += ours(rounds)
     median = statistics.median(seconds)
-    name = f"round, {MEMBERS} members, 100k float32, TLS, guard, reservation, noise"
+    name = f"round, {MEMBERS} members, 100k float32, TLS, reservation, noise, secure aggregation"
     row = {"unit": "ms", "ours": 1000 * median, "trials": len(seconds)}
     report.add(Row(name=name, target=25.0, at="most", **row))  # type: ignore[arg-type]
     report.add(

@@ -10,11 +10,20 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, Metadata, Reco
 from flwr.clientapp import ClientApp
 
 from client_sdk.contribution import contribution
-from client_sdk.guard import SILENT, accepted_terms, guard, parameters
+from client_sdk.guard import (
+    SILENT,
+    accepted_terms,
+    attempt_of,
+    body_of,
+    guard,
+    key_sets_of,
+    parameters,
+)
 from client_sdk.journal import too_many_studies, unknown_terms
 from client_sdk.node import Node
 from client_sdk.session import Answer, Answerer
 from privacy.budget import StudySpend
+from privacy.secagg import MaskingMember, Signed
 from privacy.terms import Terms, TermsHash
 from protos.alliance.v1 import exchange_pb2 as wire
 from protos.codec import (
@@ -56,8 +65,47 @@ def make_client_app(node_of: Callable[[Context], Node]) -> ClientApp:
         node = node_of(context)
         terms = accepted_terms(node, message)
         vector = contribution(terms, node, parameters(message, terms))
-        record = ArrayRecord({"sum": array_to_flower(vector)})
-        return Message(RecordDict({"contribution": record}), reply_to=message)
+        content = RecordDict()
+        if node.identity is not None:
+            signature = node.masking(terms).mask(attempt_of(message), vector)
+            content["signed"] = ConfigRecord({"signature": signature})
+        content["contribution"] = ArrayRecord({"sum": array_to_flower(vector)})
+        return Message(content, reply_to=message)
+
+    @app.train("advertise", mods=[stand_guard])
+    def advertise(message: Message, context: Context) -> Message:
+        """Makes keys for coming attempts."""
+        return _signed(message, _masking(message, context).advertise(key_sets_of(message)))
+
+    @app.train("share", mods=[stand_guard])
+    def share(message: Message, context: Context) -> Message:
+        """Deals shares of their secrets."""
+        masking = _masking(message, context)
+        return _signed(message, masking.share(key_sets_of(message), body_of(message)))
+
+    @app.train("deliver", mods=[stand_guard])
+    def deliver(message: Message, context: Context) -> Message:
+        """Takes the cohort and the shares that others dealt."""
+        masking = _masking(message, context)
+        return _signed(message, masking.deliver(key_sets_of(message), body_of(message)))
+
+    @app.train("confirm", mods=[stand_guard])
+    def confirm(message: Message, context: Context) -> Message:
+        """Signs who is in the sum."""
+        masking = _masking(message, context)
+        signature = masking.confirm(masking.contributed(attempt_of(message)), body_of(message))
+        return _signed(message, Signed(b"", signature))
+
+    @app.train("unmask", mods=[stand_guard])
+    def unmask(message: Message, context: Context) -> Message:
+        """Reveals what removes the masks from the sum."""
+        masking = _masking(message, context)
+        attempt = masking.contributed(attempt_of(message))
+        return _signed(message, masking.unmask(attempt, body_of(message)))
+
+    def _masking(message: Message, context: Context) -> MaskingMember:
+        node = node_of(context)
+        return node.masking(accepted_terms(node, message))
 
     @app.train("publish", mods=[stand_guard])
     def publish(message: Message, context: Context) -> Message:
@@ -68,6 +116,11 @@ def make_client_app(node_of: Callable[[Context], Node]) -> ClientApp:
         return Message(RecordDict({"kept": ConfigRecord({"kept": True})}), reply_to=message)
 
     return app
+
+
+def _signed(message: Message, signed: Signed) -> Message:
+    record = ConfigRecord({"body": signed.body, "signature": signed.signature})
+    return Message(RecordDict({"signed": record}), reply_to=message)
 
 
 def answerer(app: ClientApp, context: Context) -> Answerer:

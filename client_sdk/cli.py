@@ -41,6 +41,16 @@ def run(config: ConfigFile) -> None:
 
 
 @app.command()
+def identity(
+    file: Annotated[Path, typer.Argument(help="where the private key is written; never replaced")],
+) -> None:
+    """Makes this member's identity key; prints the public half, which goes into the roster."""
+    from client_sdk.process import make_identity
+
+    typer.echo(make_identity(file))
+
+
+@app.command()
 def check(config: ConfigFile) -> None:
     """Checks configuration, contract and data, and connects to nobody."""
     from client_sdk.process import open_node

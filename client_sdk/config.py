@@ -19,6 +19,8 @@ class NodeConfig(StrictModel):
 
     member: Name
     """As in the roster and in this node's certificate."""
+    identity: Path
+    """This node's Ed25519 private key; `alliance-node identity` makes one."""
     declared_consumers: int = Field(ge=1)
     """About how many consumers the data has, rounded to one digit; signed in the terms."""
     coordinator: str = Field(pattern=r"^.+:\d{1,5}$")
@@ -35,6 +37,7 @@ class NodeConfig(StrictModel):
         """The same with its paths resolved against ``folder``."""
         return self.model_copy(
             update={
+                "identity": folder / self.identity,
                 "contract": folder / self.contract,
                 "data": self.data.relative_to(folder),
                 "state": folder / self.state,

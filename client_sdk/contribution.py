@@ -1,6 +1,6 @@
 """One contribution: sample, bound, sum, noise, encode (the private sum at the member, steps 1-5).
 
-Secure aggregation masks what `contribution` returns; until it is there, this is what leaves.
+What `contribution` returns is masked before it leaves (`privacy.secagg.MaskingMember.mask`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def contribution(
     """This member's noised sum for one attempt, on the ring.
 
     Guarantees:
-        Alone it is differentially private for every consumer at noise multiplier
+        Even unmasked it is differentially private for every consumer at noise multiplier
         sigma / sqrt(H) (rule R13); the sum of N - D of them at sigma, as long as at most c members
         collude. Fresh sample, rounding and noise at every call: the caller has reserved the attempt
         and never calls twice for one (rule R3). An error while computing yields noise alone.

@@ -2,12 +2,15 @@
 
 Checks, numbered as in the code; whatever fails is answered with a refusal whose words depend on
 public inputs only (rule R4):
- (1) the message asks for something this node does: propose, contribute, publish;
+ (1) the message asks for something this node does: propose, publish, or a phase of a private sum;
  (2) proposed terms are well-formed, fit grid and recipe, name this member as it declared itself,
      and stay within its policy by its own projection;
  (3) a contribution is asked for under terms accepted here, for the study they name;
  (4) the public state has the terms' shape and is finite (the guarantee holds for every such one);
- (5) the attempt is reserved, durably, before the handler may touch data.
+ (5) the attempt has a key set that is ready and unused, so that nothing leaves unmasked;
+ (6) the attempt is reserved, durably, before the handler may touch data.
+
+What secure aggregation itself demands of a message, `privacy.secagg.MaskingMember` checks.
 """
 
 from __future__ import annotations
@@ -36,10 +39,20 @@ from privacy.errors import (
     TermsError,
 )
 from privacy.fixedpoint import Grid
+from privacy.secagg import Attempt, Graph, KeySets, model_hash
 from privacy.terms import Terms, TermsHash
 from protos.codec import flower_to_array
 
-__all__ = ["REFUSALS", "accepted_terms", "guard", "parameters", "project"]
+__all__ = [
+    "REFUSALS",
+    "accepted_terms",
+    "attempt_of",
+    "body_of",
+    "guard",
+    "key_sets_of",
+    "parameters",
+    "project",
+]
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,6 +65,8 @@ REFUSALS: Final[dict[type[AllianceError], int]] = {
     RecipeError: 6,
 }
 """Errors whose words depend on public inputs only and may leave, with their codes."""
+
+AHEAD_ACTIONS: Final = ("train.advertise", "train.share", "train.deliver")
 
 SILENT: Final = (99, "this member cannot answer; its own log says why")
 """All that is said of any other error."""
@@ -112,6 +127,40 @@ def parameters(message: Message, terms: Terms) -> npt.NDArray[np.float32]:
     return array.astype(np.float32, copy=False)
 
 
+def key_sets_of(message: Message) -> KeySets:
+    """The run of key sets a message is about.
+
+    Raises:
+        RequestRefusal: if it names none.
+    """
+    return KeySets(*_integers(message, "keys", "first", "count"))
+
+
+def attempt_of(message: Message) -> Attempt:
+    """The attempt a message is about, with the model's hash as the guard worked it out, or empty.
+
+    Raises:
+        RequestRefusal: if it names none.
+    """
+    (key_set,) = _integers(message, "keys", "key_set")
+    number, attempt = _integers(message, "task", "round", "attempt")
+    record = message.content.get("model_hash")
+    model = record["sha256"] if isinstance(record, ConfigRecord) else b""
+    return Attempt(key_set, number, attempt, model if isinstance(model, bytes) else b"")
+
+
+def body_of(message: Message) -> bytes:
+    """The body of a message of secure aggregation.
+
+    Raises:
+        RequestRefusal: if it has none.
+    """
+    body = _config(message, "keys").get("body")
+    if not isinstance(body, bytes):
+        raise RequestRefusal("the message has no body")
+    return body
+
+
 @functools.lru_cache(maxsize=16)
 def project(document: str) -> Projection:
     """This member's own projection of what proposed terms cost; it takes seconds, so it is kept.
@@ -131,14 +180,16 @@ def _check(node: Node, message: Message) -> None:
         _check_proposal(node, message)
     elif action == "train.contribute":
         terms = accepted_terms(node, message)  # (3)
-        parameters(message, terms)  # (4)
-        task = _config(message, "task")
-        round_number, attempt = task.get("round"), task.get("attempt")
-        if not isinstance(round_number, int) or not isinstance(attempt, int):
-            raise RequestRefusal("the task names no round and attempt")
-        node.journal.reserve(terms, round_number=round_number, attempt=attempt)  # (5)
+        model = model_hash(parameters(message, terms))  # (4)
+        message.content["model_hash"] = ConfigRecord({"sha256": model})
+        if node.identity is not None:  # (5)
+            node.masking(terms).check(attempt_of(message))
+        number, attempt = _integers(message, "task", "round", "attempt")
+        node.journal.reserve(terms, round_number=number, attempt=attempt)  # (6)
     elif action == "train.publish":
         parameters(message, accepted_terms(node, message))
+    elif action in ("train.confirm", "train.unmask", *AHEAD_ACTIONS):
+        node.masking(accepted_terms(node, message))
     else:  # (1)
         raise RequestRefusal(f"this node does not do {action!r:.80}")
 
@@ -150,6 +201,7 @@ def _check_proposal(node: Node, message: Message) -> None:
     terms = Terms.from_json(document)  # (2)
     node.policy.check_terms(terms, own_entry=node.entry, contract=node.contract)
     Grid.of(terms)
+    Graph.of(terms.privacy)
     check_dimension(terms, parse(terms))
     node.policy.check_cost(terms, project(document))
 
@@ -159,3 +211,12 @@ def _config(message: Message, name: str) -> ConfigRecord:
     if not isinstance(record, ConfigRecord):
         raise RequestRefusal(f"the message has no {name} record")
     return record
+
+
+def _integers(message: Message, record: str, *names: str) -> tuple[int, ...]:
+    """Non-negative integers of 32 bits from one record."""
+    values = [_config(message, record).get(name) for name in names]
+    numbers = tuple(value for value in values if isinstance(value, int) and 0 <= value < 1 << 32)
+    if len(numbers) != len(names):
+        raise RequestRefusal(f"the message names no {' and '.join(names)}")
+    return numbers

@@ -12,7 +12,10 @@ import numpy.typing as npt
 from client_sdk.dataset import Dataset
 from client_sdk.journal import Journal
 from client_sdk.policy import Policy
+from privacy.errors import RequestRefusal
+from privacy.identity import Identity
 from privacy.sampling import Enrolment, enrol
+from privacy.secagg import MaskingMember
 from privacy.terms import DataContract, RosterEntry, Terms, TermsHash
 
 __all__ = ["KeepModel", "Node"]
@@ -32,6 +35,7 @@ class Node:
         dataset: its rows, checked against the contract.
         journal: what it approved and spent.
         keep_model: where published models go.
+        identity: what it signs with; None under simulation, where nothing is masked.
     """
 
     entry: RosterEntry
@@ -40,8 +44,10 @@ class Node:
     dataset: Dataset
     journal: Journal
     keep_model: KeepModel
+    identity: Identity | None = None
     _block_key: bytes = field(default_factory=lambda: os.urandom(32), repr=False)
     _enrolments: dict[TermsHash, Enrolment] = field(default_factory=dict, repr=False)
+    _masking: dict[TermsHash, MaskingMember] = field(default_factory=dict, repr=False)
 
     def enrolment(self, terms: Terms) -> Enrolment:
         """This member's consumers in their blocks, drawn once per study and process."""
@@ -50,3 +56,16 @@ class Node:
                 terms, self.entry.name, self.dataset.consumer_ids, self._block_key
             )
         return self._enrolments[terms.hash]
+
+    def masking(self, terms: Terms) -> MaskingMember:
+        """This member's round secrets for one study; they live in this process only.
+
+        Raises:
+            RequestRefusal: if this node has no identity, or the terms name another one.
+            TermsError: if their cohorts are too large for secure aggregation.
+        """
+        if self.identity is None:
+            raise RequestRefusal("this node is simulated: it has no identity and masks nothing")
+        if terms.hash not in self._masking:
+            self._masking[terms.hash] = MaskingMember(terms, self.entry.name, self.identity)
+        return self._masking[terms.hash]

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from privacy.accounting import Projection
 from privacy.errors import PolicyRefusal
-from privacy.terms import DataContract, RosterEntry, StrictModel, Terms
+from privacy.terms import DataContract, IdentityText, Name, RosterEntry, StrictModel, Terms
 
 __all__ = ["Policy"]
 
@@ -21,8 +21,8 @@ class Policy(StrictModel):
     most_epsilon: float = Field(default=1.0, gt=0)
     """On epsilon(1), the whole study's projected cost for a consumer known to one member."""
     most_epsilon_local: float = Field(default=3.0, gt=0)
-    """On epsilon_local, which holds against whoever sees this member's messages alone: the
-    coordinator, until secure aggregation is there (rule R13)."""
+    """On epsilon_local: what would hold if secure aggregation failed and somebody saw this member's
+    messages alone (rule R13)."""
     most_studies: int = Field(default=1, ge=1)
     """Studies this node accepts in all: there is no budget over several studies yet."""
     most_delta: float = Field(default=1e-5, gt=0, lt=0.01)
@@ -32,6 +32,9 @@ class Policy(StrictModel):
     """Floor on the noise in this member's own message (rule R13)."""
     least_cohort: int = Field(default=4, ge=3)
     most_attempts: int = Field(default=10_000, ge=1)
+    known_members: dict[Name, IdentityText] = Field(default_factory=dict)
+    """Identity keys this member knows from elsewhere. Where there are any, a roster may name nobody
+    else: then the coordinator cannot fill a cohort with members it made up."""
 
     def check_terms(self, terms: Terms, *, own_entry: RosterEntry, contract: DataContract) -> None:
         """Refuses terms that exceed this policy, before anything is computed or touched.
@@ -68,6 +71,12 @@ class Policy(StrictModel):
                 f"study {terms.study}: the roster's entry for {own_entry.name} is not the one "
                 "this member declared"
             )
+        for entry in terms.roster:
+            if self.known_members and self.known_members.get(entry.name) != entry.identity:
+                raise PolicyRefusal(
+                    f"study {terms.study}: {entry.name} with identity {entry.identity[:16]} is not "
+                    "among this member's known_members; compare keys with it, then add it"
+                )
         if terms.contract != contract:
             raise PolicyRefusal(
                 f"study {terms.study}: its data contract is not {contract.name} version "

@@ -6,6 +6,8 @@ import asyncio
 import csv
 import importlib.metadata
 import logging
+import os
+import resource
 import secrets
 import signal
 from pathlib import Path
@@ -22,12 +24,14 @@ from client_sdk.recipes.model_file import load_model, save_model
 from client_sdk.session import Session
 from privacy.errors import ConfigurationError, DataError, RecipeError
 from privacy.fixedpoint import SHARE_SCALE
+from privacy.identity import Identity, IdentityKey
 from privacy.noise import DiscreteGaussian
 from privacy.sampling import enrolment_cap
 from privacy.terms import DataContract, RosterEntry, Terms, first_problem
-from protos.config import read_config
+from protos.config import read_config, read_secret
+from protos.memory import settle
 
-__all__ = ["open_node", "read_contract", "score_rows", "serve"]
+__all__ = ["make_identity", "open_node", "read_contract", "score_rows", "serve"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,6 +50,27 @@ def read_contract(path: Path) -> DataContract:
         raise ConfigurationError(f"{path}: {first_problem(error)}") from error
 
 
+def make_identity(path: Path) -> IdentityKey:
+    """Makes an identity and writes its private half where only its owner may read it.
+
+    Returns:
+        The public half, as the roster names it.
+
+    Raises:
+        ConfigurationError: if the file is there already or cannot be written.
+    """
+    identity = Identity.generate()
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(identity.pem())
+            os.fsync(file.fileno())
+    except FileExistsError as error:
+        raise ConfigurationError(f"{path}: is there already; an identity is kept") from error
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from error
+    return identity.public
+
+
 def open_node(path: Path) -> tuple[NodeConfig, Node]:
     """Reads configuration, contract and data, and opens the journal; connects to nobody.
 
@@ -54,8 +79,13 @@ def open_node(path: Path) -> tuple[NodeConfig, Node]:
         DataError: if the data does not fit the contract.
     """
     config = read_config(path, NodeConfig).relative_to(path.parent)
+    identity = Identity.from_pem(read_secret(config.identity))
     try:
-        entry = RosterEntry(name=config.member, declared_consumers=config.declared_consumers)
+        entry = RosterEntry(
+            name=config.member,
+            identity=identity.public,
+            declared_consumers=config.declared_consumers,
+        )
     except ValidationError as error:
         raise ConfigurationError(f"{path}: {first_problem(error)}") from error
     contract = read_contract(config.contract)
@@ -81,7 +111,7 @@ def open_node(path: Path) -> tuple[NodeConfig, Node]:
         _LOG.info("kept the model of study %s", terms.study)
 
     journal = SqliteJournal(config.state / "journal.sqlite")
-    node = Node(entry, config.policy, contract, dataset, journal, keep_model)
+    node = Node(entry, config.policy, contract, dataset, journal, keep_model, identity)
     for terms in journal.accepted:
         node.enrolment(terms)  # now, so that no attempt's time tells how many there are
     return config, node
@@ -99,6 +129,7 @@ async def serve(config: NodeConfig, node: Node) -> None:
     from client_sdk.app import answerer, make_client_app
 
     tls = config.tls.read()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # round secrets are never on disk
     if not isinstance(node.journal, SqliteJournal):
         raise ConfigurationError("a node on the link needs a journal on disk")
     journal = node.journal
@@ -113,6 +144,7 @@ async def serve(config: NodeConfig, node: Node) -> None:
         most_task_bytes=lambda: 4 * journal.largest_dimension,
         software=f"alliance {importlib.metadata.version('alliance')}",
     )
+    settle()
     running = asyncio.ensure_future(session.run())
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):

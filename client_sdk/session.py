@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import grpc
@@ -22,7 +22,7 @@ import grpc.aio
 from privacy.errors import LinkError
 from protos.alliance.v1 import exchange_pb2 as wire
 from protos.alliance.v1 import exchange_pb2_grpc
-from protos.codec import ArraySpec, TaskKey, array_specs, chunks, printable
+from protos.codec import ArraySpec, TaskKey, array_specs, chunks, fits, printable
 from protos.limits import LIMITS, PROTOCOL
 from protos.tls import TlsMaterial
 
@@ -31,7 +31,11 @@ __all__ = ["MALFORMED", "Answer", "Answerer", "Session"]
 _LOG = logging.getLogger(__name__)
 
 KEPT_ANSWERS: Final = 2
-"""Finished answers kept for repetition: a coordinator asks again only for what is open."""
+"""Finished answers of each phase kept for repetition: only what is open is asked for again."""
+KEPT_TASKS: Final = 16
+"""Tasks remembered as asked for: only answers with arrays are receipted."""
+AHEAD: Final = frozenset({"advertise", "share", "deliver"})
+"""Phases that prepare coming attempts; they never wait for a contribution, nor it for them."""
 MALFORMED: Final = 5
 """Refusal code of a task whose arrays were not acceptable."""
 FATAL: Final = frozenset(
@@ -50,7 +54,7 @@ class _Incoming:
 
     task: wire.Task
     specs: list[ArraySpec]
-    received: bytearray = field(default_factory=bytearray)
+    received: bytes | bytearray
     size_bytes: int = 0
 
 
@@ -64,7 +68,7 @@ class Answer:
 
 
 Answerer = Callable[[TaskKey, wire.Task, list[tuple[ArraySpec, bytes]]], Answer]
-"""Answers one task; called in one worker thread, one task at a time. Never raises."""
+"""Answers one task; called in two worker threads, one of them for phases `AHEAD`. Never raises."""
 
 
 class Session:
@@ -93,11 +97,13 @@ class Session:
         self._most_task_bytes = most_task_bytes
         self._software = software
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="client-app")
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="client-app-ahead")
         self._answers: OrderedDict[TaskKey, Answer] = OrderedDict()
         self._working: dict[TaskKey, asyncio.Task[None]] = {}
         self._over: OrderedDict[TaskKey, None] = OrderedDict()
         # Of the present stream:
-        self._asked: set[TaskKey] = set()
+        self._asked: dict[TaskKey, bool] = {}
+        """Tasks of this stream that are open, and whether their arrays need no Clear."""
         self._announced: set[TaskKey] = set()
         self._incoming: _Incoming | None = None
         self._outgoing: asyncio.Queue[Iterable[wire.MemberFrame]] = asyncio.Queue()
@@ -137,7 +143,7 @@ class Session:
             ("grpc.keepalive_timeout_ms", round(LIMITS.keepalive_timeout_s * 1000)),
             ("grpc.http2.max_pings_without_data", 0),
         ]
-        self._asked, self._announced = set(), set()
+        self._asked, self._announced = {}, set()
         self._incoming, self._outgoing = None, asyncio.Queue()
         async with grpc.aio.secure_channel(self._target, credentials, options=options) as channel:
             stub = exchange_pb2_grpc.ExchangeStub(channel)  # type: ignore[no-untyped-call]
@@ -181,7 +187,7 @@ class Session:
         elif kind == "rejection":
             self._take_rejection(frame.rejection)
         elif kind == "receipt":
-            self._asked.discard(TaskKey.of(frame.receipt.id))
+            self._asked.pop(TaskKey.of(frame.receipt.id), None)
         else:
             raise LinkError(f"unexpected frame {kind}")
 
@@ -194,13 +200,19 @@ class Session:
             self._incoming = None
             return
         size_bytes = sum(spec.size_bytes for spec in specs)
-        self._incoming = _Incoming(task, specs, bytearray(size_bytes))
-        if size_bytes == 0:
+        if task.data and len(task.data) != size_bytes:
+            raise LinkError(
+                f"{key}: {len(task.data)} array bytes came, {size_bytes} were announced"
+            )
+        if size_bytes == len(task.data):
+            self._incoming = _Incoming(task, specs, task.data)
             self._start()
+        else:
+            self._incoming = _Incoming(task, specs, bytearray(size_bytes))
 
     def _take_chunk(self, chunk: wire.Chunk) -> None:
         incoming = self._incoming
-        if incoming is None or chunk.id != incoming.task.id:
+        if incoming is None or chunk.id != incoming.task.id or isinstance(incoming.received, bytes):
             return  # belongs to a task that was refused
         end = chunk.offset + len(chunk.data)
         if chunk.offset != incoming.size_bytes or end > len(incoming.received) or not chunk.data:
@@ -214,7 +226,7 @@ class Session:
         """The task is over: what waits in the worker's queue is not begun."""
         key = TaskKey.of(rejection.id)
         _LOG.warning("%s: %s", key, printable(rejection.sentence))
-        self._asked.discard(key)
+        self._asked.pop(key, None)
         self._over[key] = None
         while len(self._over) > LIMITS.open_tasks:
             self._over.popitem(last=False)
@@ -225,7 +237,9 @@ class Session:
         if incoming is None:
             return
         key = TaskKey.of(incoming.task.id)
-        self._asked.add(key)
+        self._asked[key] = incoming.task.cleared
+        while len(self._asked) > KEPT_TASKS:
+            del self._asked[next(iter(self._asked))]
         self._over.pop(key, None)
         if key in self._answers:
             self._announce(key)
@@ -240,16 +254,16 @@ class Session:
         deadline_s = time.monotonic() + incoming.task.deadline_ms / 1000
         try:
             loop = asyncio.get_running_loop()
-            answer = await loop.run_in_executor(
-                self._worker, self._answer, key, incoming, deadline_s
-            )
+            worker = self._ahead if key.phase in AHEAD else self._worker
+            answer = await loop.run_in_executor(worker, self._answer, key, incoming, deadline_s)
         finally:
             del self._working[key]
         if answer is None:
             return
         self._answers[key] = answer
-        while len(self._answers) > KEPT_ANSWERS:
-            self._answers.popitem(last=False)
+        kept = [other for other in self._answers if other.phase == key.phase]
+        for oldest in kept[:-KEPT_ANSWERS]:
+            del self._answers[oldest]
         if key in self._asked:  # otherwise the stream broke; the task comes again on the next one
             self._announce(key)
 
@@ -268,9 +282,18 @@ class Session:
         if answer.refusal is not None:
             self._refuse(key, *answer.refusal)
             return
+        frame = wire.MemberFrame()
+        frame.answer.id.CopyFrom(key.to_wire())
+        frame.answer.content.CopyFrom(answer.content)
+        cleared = self._asked.get(key, False)
+        if cleared and fits(answer.content, answer.buffers):
+            frame.answer.data = b"".join(answer.buffers)
+            self._outgoing.put_nowait([frame])
+            return
         self._announced.add(key)
-        announced = wire.Answer(id=key.to_wire(), content=answer.content)
-        self._outgoing.put_nowait([wire.MemberFrame(answer=announced)])
+        self._outgoing.put_nowait([frame])
+        if cleared:
+            self._send_arrays(key)
 
     def _send_arrays(self, key: TaskKey) -> None:
         """Queues the bytes of an announced answer, once per announcement."""

@@ -22,12 +22,13 @@ from coordinator.service import ExchangeService
 from coordinator.strategy import PrivateSumStrategy
 from privacy.errors import ConfigurationError
 from privacy.terms import Terms
+from protos.memory import settle
 
 __all__ = ["TRANSPORT", "make_server_app", "read_terms", "run"]
 
 TRANSPORT = (
-    "gRPC, mutual TLS 1.3; without secure aggregation yet: the coordinator sees each member's "
-    "noised sum, against which epsilon_local holds"
+    "gRPC, mutual TLS 1.3, secure aggregation: the coordinator sees sums over the members that "
+    "contributed, and nothing of a single one"
 )
 
 
@@ -90,6 +91,7 @@ async def run(config: CoordinatorConfig, monitor: Monitor) -> None:
         run_config={},
     )  # fmt: skip
     app = make_server_app(lambda _: strategy)
+    settle()
     try:
         await asyncio.to_thread(app, grid, context)
     finally:

@@ -19,8 +19,12 @@ class Deadlines(StrictModel):
     """For members to connect before the study, and before a round that lacks too many."""
     propose_s: float = Field(default=120.0, gt=0, le=86_400)
     round_s: float = Field(default=30.0, gt=0, le=86_400)
+    """For one phase of a round."""
+    keys_s: float = Field(default=10.0, gt=0, le=86_400)
+    """For the slowest members in each phase of a key exchange, once N - D have answered."""
     reconnect_grace_s: float = Field(default=1.0, ge=0)
-    """A member whose stream broke is waited for this long within a round."""
+    """A member whose stream broke is waited for this long within a round, and once t members have
+    confirmed or unmasked, the others as well."""
 
 
 class CoordinatorConfig(StrictModel):

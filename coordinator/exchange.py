@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from coordinator.round import Contribution, Round
 from protos.alliance.v1 import exchange_pb2 as wire
-from protos.codec import TaskKey, chunks
+from protos.codec import TaskKey, chunks, fits
 from protos.limits import LIMITS
 
 __all__ = ["Absent", "Answered", "Exchange", "Outcome", "Outgoing", "Refused"]
@@ -57,6 +57,10 @@ class Exchange:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     over: bool = False
+    patience_s: float | None = None
+    """How long the others are waited for once enough have answered; None for the deadline."""
+    enough_s: float | None = None
+    """When enough had answered."""
     first_left_s: dict[str, float] = field(default_factory=dict)
     """When a member's stream first broke while this was open."""
     progress_s: dict[str, float] = field(default_factory=dict)
@@ -104,10 +108,16 @@ class Exchange:
         if self.over:
             return
         task = self.tasks[member]
-        deadline_ms = max(1, round((self.deadline_s - now_s) * 1000))
-        yield wire.CoordinatorFrame(
-            task=wire.Task(id=self.key.to_wire(), deadline_ms=deadline_ms, content=task.content)
-        )
+        frame = wire.CoordinatorFrame()
+        frame.task.id.CopyFrom(self.key.to_wire())
+        frame.task.deadline_ms = max(1, round((self.deadline_s - now_s) * 1000))
+        frame.task.content.CopyFrom(task.content)
+        frame.task.cleared = self.round is not None and self.round.all_cleared
+        if fits(task.content, task.buffers):
+            frame.task.data = b"".join(task.buffers)
+            yield frame
+            return
+        yield frame
         if id(task) not in self.array_frames:
             self.array_frames[id(task)] = [
                 _chunk_frame(self.key, offset, data) for offset, data in chunks(task.buffers)

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Final
 
 from flwr.app import ConfigRecord, Error, Message, Metadata, RecordDict
@@ -21,7 +22,7 @@ from protos.alliance.v1 import exchange_pb2 as wire
 from protos.codec import TaskKey, array_bytes, decode, encode, message_of
 from protos.limits import LIMITS
 
-__all__ = ["ABSENT_CODE", "COORDINATOR_NODE_ID", "LinkGrid", "task_key"]
+__all__ = ["ABSENT_CODE", "COORDINATOR_NODE_ID", "Expectation", "LinkGrid", "task_key"]
 
 COORDINATOR_NODE_ID: Final = 1
 ABSENT_CODE: Final = 404
@@ -42,6 +43,21 @@ def task_key(message: Message) -> TaskKey:
     if not (isinstance(study, str) and isinstance(round_number, int) and isinstance(attempt, int)):
         raise LinkError("the task record names study (text), round and attempt (integers)")
     return TaskKey(study, round_number, attempt, message.metadata.message_type.partition(".")[2])
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What the answers to one task are, and how long they are waited for.
+
+    Args:
+        least: answers that are enough not to wait for late members.
+        round: where contributions go as their chunks arrive; None for answers without arrays.
+        patience_s: how long anybody else is waited for once ``least`` have answered.
+    """
+
+    least: int = 0
+    round: Round | None = None
+    patience_s: float | None = None
 
 
 class LinkGrid(Grid):
@@ -66,12 +82,12 @@ class LinkGrid(Grid):
         self._loop = loop
         self._names = {node_id: name for name, node_id in node_ids.items()}
         self._run = Run.create_empty(run_id=secrets.randbits(63))
-        self._rounds: dict[TaskKey, Round] = {}
+        self._expected: dict[TaskKey, Expectation] = {}
         self._pushed: dict[str, tuple[Message, Future[dict[str, Outcome]]]] = {}
 
-    def expect(self, key: TaskKey, round_: Round) -> None:
-        """Contributions that answer ``key`` go into ``round_`` as their chunks arrive."""
-        self._rounds[key] = round_
+    def expect(self, key: TaskKey, expectation: Expectation) -> None:
+        """Says what the answers to ``key`` will be, before its messages are sent."""
+        self._expected[key] = expectation
 
     def set_run(self, run: Run) -> None:
         """Sets the run that messages belong to."""
@@ -176,8 +192,9 @@ class LinkGrid(Grid):
                     key,
                     group,
                     timeout_s=timeout_s,
-                    round_=(round_ := self._rounds.pop(key, None)),
-                    least=round_.least if round_ is not None else 0,
+                    round_=(expected := self._expected.pop(key, Expectation())).round,
+                    least=expected.least,
+                    patience_s=expected.patience_s,
                 ),
                 self._loop,
             )

@@ -6,11 +6,12 @@ Rules it enforces, numbered as in the code:
  (3) array bytes come only after the member was cleared, in order, without gap or overlap, in
      chunks that are not needlessly small;
  (4) whatever a member sent of an unfinished contribution is taken back when it drops;
- (5) nothing is summed up below N - D contributions, and after the close nothing is added.
+ (5) nothing is summed up below N - D contributions, and after the close nothing is added;
+ (6) a masked contribution counts once its signature holds over the bytes that arrived.
 
 States: COLLECTING -> CLOSED -> RELEASED, or COLLECTING -> FAILED. Secure aggregation stands between
-CLOSED and RELEASED: its consistency check and its unmasking turn the ring sum held here into the
-sum that `release` decodes. Until it is there, each contribution is only noised.
+CLOSED and RELEASED: the survivors confirm who is in the sum and reveal what removes the masks from
+it (`privacy.secagg.Unmasking`). Until then the sum held here is noise to everybody.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy.typing as npt
 
 from privacy.errors import MemberFault, RoundFailed
 from privacy.fixedpoint import Grid, RingVector, add_in_place, decode
+from privacy.secagg import Unmasking
 from privacy.terms import Terms
 from protos.limits import LIMITS
 
@@ -75,6 +77,7 @@ class Release:
 class _Upload:
     """A cleared contribution on its way: the bytes so far, kept to be taken back."""
 
+    signature: bytes
     received: list[bytes] = field(default_factory=list)
     size_bytes: int = 0
 
@@ -89,20 +92,28 @@ class Round:
         round_number: from 1.
         attempt: from 1 in each round.
         cohort: the members asked, in roster order.
+        unmasking: the attempt's secure aggregation; None under simulation, where nothing is masked.
     """
 
     def __init__(
-        self, terms: Terms, *, round_number: int, attempt: int, cohort: tuple[str, ...]
+        self,
+        terms: Terms,
+        *,
+        round_number: int,
+        attempt: int,
+        cohort: tuple[str, ...],
+        unmasking: Unmasking | None = None,
     ) -> None:
         self.round_number = round_number
         self.attempt = attempt
         self.cohort = cohort
         self.state = State.COLLECTING
         self.contributions: dict[str, Contribution] = {}
+        self.unmasking = unmasking
         self.least = terms.privacy.least_survivors
         self._grid = Grid.of(terms)
         self._sum: RingVector = np.zeros(terms.dimension, dtype=self._grid.dtype)
-        self._waiting: deque[str] = deque()
+        self._waiting: deque[tuple[str, bytes]] = deque()
         self._uploads: dict[str, _Upload] = {}
         self._most_uploads = max(2, UNDO_BYTES // self.size_bytes)
         self._most_chunks = 2 * math.ceil(self.size_bytes / LIMITS.chunk_bytes) + SPARE_CHUNKS
@@ -112,8 +123,21 @@ class Round:
         """Bytes of one contribution."""
         return self._sum.nbytes
 
-    def announce(self, member: str, dtype: str, shape: tuple[int, ...]) -> None:
+    @property
+    def all_cleared(self) -> bool:
+        """Whether the whole cohort may send at once, without being cleared one by one."""
+        return len(self.cohort) <= self._most_uploads
+
+    def announce(
+        self, member: str, dtype: str, shape: tuple[int, ...], signature: bytes = b""
+    ) -> None:
         """Takes note that a member is ready to send. Ask `cleared` who may.
+
+        Args:
+            member: who.
+            dtype: of its vector.
+            shape: of its vector.
+            signature: over the vector, checked when it is there.
 
         Raises:
             MemberFault: rules (1) and (2).
@@ -121,7 +145,7 @@ class Round:
         self._expect_collecting(member)
         if member not in self.cohort:  # (1)
             raise MemberFault(member, f"{self._here} is not for it; it is not in the cohort")
-        if member in self.contributions or member in self._uploads or member in self._waiting:
+        if member in self.contributions or member in self._uploads or self.is_waiting(member):
             raise MemberFault(member, f"announced a second contribution to {self._here}")
         if dtype != self._sum.dtype.name or shape != self._sum.shape:  # (2)
             raise MemberFault(
@@ -129,20 +153,20 @@ class Round:
                 f"announced {dtype} of shape {shape} for {self._here}; the terms say "
                 f"{self._sum.dtype.name} of shape {self._sum.shape}",
             )
-        self._waiting.append(member)
+        self._waiting.append((member, signature))
 
     def cleared(self) -> list[str]:
         """Members that may send now and have not been told yet."""
         fresh = []
         while self._waiting and len(self._uploads) < self._most_uploads:
-            member = self._waiting.popleft()
-            self._uploads[member] = _Upload()
+            member, signature = self._waiting.popleft()
+            self._uploads[member] = _Upload(signature)
             fresh.append(member)
         return fresh
 
     def is_waiting(self, member: str) -> bool:
         """Whether the member announced its contribution and has not been cleared yet."""
-        return member in self._waiting
+        return any(name == member for name, _ in self._waiting)
 
     def add(self, member: str, offset: int, data: bytes) -> Contribution | None:
         """Adds one chunk; the receipt if it was the last.
@@ -153,7 +177,7 @@ class Round:
             data: little-endian ring elements.
 
         Raises:
-            MemberFault: rule (3).
+            MemberFault: rules (3) and (6).
         """
         self._expect_collecting(member)
         upload = self._uploads.get(member)
@@ -179,6 +203,8 @@ class Round:
         digest = hashlib.sha256()
         for part in upload.received:
             digest.update(part)
+        if self.unmasking is not None:  # (6)
+            self.unmasking.take_contribution(member, digest.digest(), upload.signature)
         del self._uploads[member]
         receipt = Contribution(member, self.size_bytes, digest.digest())
         self.contributions[member] = receipt
@@ -186,8 +212,7 @@ class Round:
 
     def drop(self, member: str) -> None:
         """Takes back whatever ``member`` sent of an unfinished contribution (rule (4))."""
-        if member in self._waiting:
-            self._waiting.remove(member)
+        self._waiting = deque(one for one in self._waiting if one[0] != member)
         upload = self._uploads.pop(member, None)
         if upload is None or self.state is not State.COLLECTING:
             return
@@ -205,7 +230,7 @@ class Round:
         """
         if self.state is not State.COLLECTING:
             raise RoundFailed(f"{self._here}: cannot close a round that is {self.state.value}")
-        for member in [*self._waiting, *self._uploads]:
+        for member in [*(name for name, _ in self._waiting), *self._uploads]:
             self.drop(member)
         if len(self.contributions) < self.least:  # (5)
             self.state = State.FAILED
@@ -217,13 +242,16 @@ class Round:
         self.state = State.CLOSED
 
     def release(self) -> Release:
-        """Decodes the final sum; once.
+        """Removes the masks and decodes the sum; once.
 
         Raises:
-            RoundFailed: if the round is not closed.
+            RoundFailed: if the round is not closed, or its masks cannot be removed.
         """
         if self.state is not State.CLOSED:
             raise RoundFailed(f"{self._here}: cannot release a round that is {self.state.value}")
+        self.state = State.FAILED
+        if self.unmasking is not None:
+            self.unmasking.unmask(self._sum)
         self.state = State.RELEASED
         contributors = tuple(name for name in self.cohort if name in self.contributions)
         total = decode(self._sum, self._grid)

@@ -19,12 +19,12 @@ from google.protobuf.message import DecodeError
 from coordinator.exchange import Absent, Answered, Exchange, Outcome, Outgoing, Refused
 from coordinator.membership import authenticate, greet
 from coordinator.monitor import MemberFaulted, MemberJoined, MemberLeft, MemberRefused, Monitor
-from coordinator.round import Round
+from coordinator.round import Contribution, Round
 from coordinator.rpc_errors import Denied, denial
 from privacy.errors import LinkError, MemberFault
 from protos.alliance.v1 import exchange_pb2 as wire
 from protos.alliance.v1 import exchange_pb2_grpc
-from protos.codec import TaskKey, array_specs, decode, printable
+from protos.codec import TaskKey, array_specs, blob_of, decode, printable
 from protos.limits import LIMITS
 
 __all__ = ["ExchangeService"]
@@ -103,6 +103,7 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
         timeout_s: float,
         round_: Round | None = None,
         least: int = 0,
+        patience_s: float | None = None,
     ) -> dict[str, Outcome]:
         """Sends a task to members and collects their answers; never waits past ``timeout_s``.
 
@@ -116,6 +117,7 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
             timeout_s: the deadline, from now.
             round_: where contributions go; without one an answer may carry no arrays.
             least: answers that are enough not to wait for late members.
+            patience_s: how long to wait for anybody else once ``least`` have answered.
 
         Raises:
             LinkError: if a task of that key is open already.
@@ -123,7 +125,7 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
         if key in self._open:
             raise LinkError(f"{key}: is open already")
         now_s = asyncio.get_running_loop().time()
-        exchange = Exchange(key, tasks, round_, now_s, now_s + timeout_s)
+        exchange = Exchange(key, tasks, round_, now_s, now_s + timeout_s, patience_s=patience_s)
         self._open[key] = exchange
         for member in tasks:
             if member in self._connections:
@@ -139,10 +141,14 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
 
     def _wait_until(self, exchange: Exchange, least: int) -> float | None:
         """When to look again; None when nobody is worth waiting for."""
+        now_s = asyncio.get_running_loop().time()
         absent = exchange.tasks.keys() - self._connections.keys()
+        graces_s = {}
         if sum(isinstance(one, Answered) for one in exchange.outcomes.values()) >= least:
             absent |= self._late
-        graces_s = {}
+            if exchange.patience_s is not None:
+                exchange.enough_s = exchange.enough_s or now_s
+                graces_s = dict.fromkeys(exchange.tasks, exchange.enough_s + exchange.patience_s)
         for member in absent:
             left_s = exchange.first_left_s.get(member, exchange.opened_s)
             if member not in self._late:
@@ -151,7 +157,7 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
                 graces_s[member] = exchange.opened_s + self._grace_s
             else:  # it was given its grace in an earlier round
                 graces_s[member] = exchange.opened_s
-        return exchange.wait_until(asyncio.get_running_loop().time(), graces_s)
+        return exchange.wait_until(now_s, graces_s)
 
     def _end_stalled(self, exchange: Exchange) -> None:
         """Frees the places of uploads that stand still."""
@@ -289,13 +295,17 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
             if exchange.round is None:
                 array_specs(answer.content, most_bytes=0)
                 decode(answer.content)
-                self._settle(connection, exchange, Answered(answer.content), b"")
+                self._late.discard(member)
+                exchange.settle(member, Answered(answer.content))
                 return
             specs = array_specs(answer.content, most_bytes=exchange.round.size_bytes)
             if len(specs) != 1:
                 raise MemberFault(member, f"announced {len(specs)} arrays for one contribution")
-            exchange.round.announce(member, specs[0].dtype, specs[0].shape)
+            signature = blob_of(answer.content, "signed", "signature")
+            exchange.round.announce(member, specs[0].dtype, specs[0].shape, signature)
             self._clear_next(exchange)
+            if answer.data and exchange.round.all_cleared:
+                self._add(connection, exchange, 0, answer.data)
         except (MemberFault, LinkError) as error:
             self._fault(connection, exchange, error)
 
@@ -305,15 +315,22 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
             return  # was on its way when the rejection went out
         exchange = self._exchange_of(connection, key)
         try:
-            if exchange.round is None:
-                raise MemberFault(connection.member, f"sent array bytes for {key}")
-            receipt = exchange.round.add(connection.member, chunk.offset, chunk.data)
-            exchange.progress_s[connection.member] = asyncio.get_running_loop().time()
+            self._add(connection, exchange, chunk.offset, chunk.data)
         except MemberFault as error:
             self._fault(connection, exchange, error)
-            return
+
+    def _add(self, connection: _Connection, exchange: Exchange, offset: int, data: bytes) -> None:
+        """Adds array bytes to the open round, and settles with the last of them.
+
+        Raises:
+            MemberFault: if they are not the ones that are due.
+        """
+        if exchange.round is None:
+            raise MemberFault(connection.member, f"sent array bytes for {exchange.key}")
+        receipt = exchange.round.add(connection.member, offset, data)
+        exchange.progress_s[connection.member] = asyncio.get_running_loop().time()
         if receipt is not None:
-            self._settle(connection, exchange, Answered(receipt), receipt.sha256)
+            self._settle(connection, exchange, receipt)
             self._clear_next(exchange)
 
     def _take_refusal(self, connection: _Connection, refusal: wire.Refusal) -> None:
@@ -330,12 +347,12 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
         exchange.settle(connection.member, Refused(refusal.code, sentence))
 
     def _settle(
-        self, connection: _Connection, exchange: Exchange, outcome: Answered, sha256: bytes
+        self, connection: _Connection, exchange: Exchange, contribution: Contribution
     ) -> None:
         self._late.discard(connection.member)
-        receipt = wire.Receipt(id=exchange.key.to_wire(), sha256=sha256)
+        receipt = wire.Receipt(id=exchange.key.to_wire(), sha256=contribution.sha256)
         connection.send(wire.CoordinatorFrame(receipt=receipt))
-        exchange.settle(connection.member, outcome)
+        exchange.settle(connection.member, Answered(contribution))
 
     def _fault(
         self, connection: _Connection, exchange: Exchange, error: MemberFault | LinkError
@@ -356,7 +373,7 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
         clear = wire.CoordinatorFrame(clear=wire.Clear(id=exchange.key.to_wire()))
         for member in exchange.round.cleared():
             exchange.progress_s[member] = asyncio.get_running_loop().time()
-            if member in self._connections:
+            if member in self._connections and not exchange.round.all_cleared:
                 self._connections[member].send(clear)
 
 

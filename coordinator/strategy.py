@@ -1,8 +1,8 @@
 """The Flower strategy whose every train round is one private sum.
 
-The same strategy runs over the alliance link and under Flower's simulation engine. On the link a
-contribution has been added by the time its reply is here, and the reply is a receipt; under
-simulation the reply carries the contribution and it is added here.
+The same strategy runs over the alliance link and under Flower's simulation engine. On the link
+contributions are masked, one has been added by the time its reply is here, and the reply is a
+receipt; under simulation nothing is masked, and the reply carries the contribution, added here.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from client_sdk.recipes.propensity import fold as recipe
+from coordinator.aggregation import SecureAggregation
 from coordinator.cohort import choose
 from coordinator.config import Deadlines
-from coordinator.grid import ABSENT_CODE, LinkGrid, task_key
+from coordinator.grid import ABSENT_CODE, Expectation, LinkGrid, task_key
 from coordinator.monitor import (
     AttemptFailed,
     MemberRefused,
@@ -34,6 +35,7 @@ from coordinator.monitor import (
 from coordinator.round import Release, Round
 from privacy.accounting import Accountant
 from privacy.errors import MemberFault, RoundFailed
+from privacy.secagg import model_hash
 from privacy.terms import Terms
 from protos.codec import array_to_flower, flower_to_array
 
@@ -81,7 +83,9 @@ class PrivateSumStrategy(Strategy):
         self._state = recipe.initial_state(terms)
         self._names: dict[int, str] = {}
         self._refusals: Counter[str] = Counter()
+        self._aggregation: SecureAggregation | None = None
         self._round: Round | None = None
+        self._asked: tuple[str, ...] = ()
         self._opened_s = 0.0
         self._published_s = -math.inf
         self.attempts = 0
@@ -106,6 +110,31 @@ class PrivateSumStrategy(Strategy):
         """
         started_s = time.perf_counter()
         willing = self._propose(grid)
+        if isinstance(grid, LinkGrid):
+            node_ids = {name: node_id for node_id, name in self._names.items()}
+            self._aggregation = SecureAggregation(
+                self._terms, grid, self._monitor, self._deadlines, node_ids
+            )
+        try:
+            result = self._learn(grid, willing)
+        finally:
+            if self._aggregation is not None:
+                self._aggregation.close()
+        where = self._publish(recipe.published(self._state), self._terms.privacy.rounds, True)
+        grid.send_and_receive(self._publication(grid), timeout=self._deadlines.round_s)
+        self._monitor.emit(
+            StudyFinished(
+                self._terms.study,
+                self._terms.privacy.rounds,
+                self.attempts,
+                time.perf_counter() - started_s,
+                where,
+            )
+        )
+        return result
+
+    def _learn(self, grid: Grid, willing: set[str]) -> Result:
+        """All rounds, one private sum each."""
         arrays, result = self._arrays(), Result()
         for round_number in range(1, self._terms.privacy.rounds + 1):
             attempt = 0
@@ -118,17 +147,6 @@ class PrivateSumStrategy(Strategy):
                     break
                 time.sleep(min(FAILED_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S))
             arrays = result.arrays = released
-        where = self._publish(recipe.published(self._state), self._terms.privacy.rounds, True)
-        grid.send_and_receive(self._publication(grid), timeout=self._deadlines.round_s)
-        self._monitor.emit(
-            StudyFinished(
-                self._terms.study,
-                self._terms.privacy.rounds,
-                self.attempts,
-                time.perf_counter() - started_s,
-                where,
-            )
-        )
         return result
 
     # Proposing and publishing.
@@ -216,20 +234,26 @@ class PrivateSumStrategy(Strategy):
                 f"round {round_number}: all {self._terms.privacy.max_attempts} attempts of the "
                 "terms are used; propose a new study"
             )
-        present = {self._names[node] for node in grid.get_node_ids() if node in self._names}
-        if isinstance(grid, LinkGrid) and len(present) < self._terms.privacy.least_survivors:
-            least = self._terms.privacy.least_survivors
-            timeout_s = self._deadlines.assemble_s
-            present = set(grid.assemble(willing, least=least, timeout_s=timeout_s))
         willing = {name for name in willing if self._refusals[name] < MOST_REFUSALS}
-        cohort = choose(self._terms, willing=willing, present=present)
+        if self._aggregation is None:
+            present = {self._names[node] for node in grid.get_node_ids() if node in self._names}
+            unmasking, self._asked = None, choose(self._terms, willing=willing, present=present)
+            cohort = self._asked
+        else:
+            model = model_hash(self._state.parameters)
+            unmasking, self._asked = self._aggregation.open(round_number, attempt, model, willing)
+            cohort = unmasking.cohort.names
         self.attempts += 1
         self._opened_s = time.perf_counter()
-        self._round = Round(self._terms, round_number=round_number, attempt=attempt, cohort=cohort)
+        self._round = Round(
+            self._terms, round_number=round_number, attempt=attempt, cohort=cohort,
+            unmasking=unmasking,
+        )  # fmt: skip
         config = ConfigRecord({"terms_hash": self._terms.hash})
         messages = list(self.configure_train(round_number, arrays, config, grid))
         if isinstance(grid, LinkGrid) and messages:
-            grid.expect(task_key(messages[0]), self._round)
+            expectation = Expectation(least=self._round.least, round=self._round)
+            grid.expect(task_key(messages[0]), expectation)
         return messages
 
     def configure_train(
@@ -244,10 +268,13 @@ class PrivateSumStrategy(Strategy):
                 "model": arrays,
             }
         )
+        if open_round.unmasking is not None:
+            key_set = open_round.unmasking.attempt.key_set
+            content["keys"] = ConfigRecord({"key_set": key_set})
         return [
             grid.create_message(content, "train.contribute", node_id, str(server_round))
             for node_id, name in self._names.items()
-            if name in open_round.cohort
+            if name in self._asked
         ]
 
     def aggregate_train(
@@ -259,23 +286,30 @@ class PrivateSumStrategy(Strategy):
             name = self._names[reply.metadata.src_node_id]
             refused = reply.has_error() and reply.error.code != ABSENT_CODE
             self._refusals[name] = self._refusals[name] + 1 if refused else 0
+            if refused and self._aggregation is not None:
+                self._aggregation.lost(name)
             if not reply.has_error():
                 self._add_simulated(open_round, name, reply)
         try:
             open_round.close()
+            if self._aggregation is not None:
+                self._aggregation.unmask(open_round)
+            release = open_round.release()
         except RoundFailed as error:
+            if self._aggregation is not None:
+                self._aggregation.leave_out(error.members)
             self._monitor.emit(AttemptFailed(server_round, open_round.attempt, str(error)))
             return None, None
-        release = open_round.release()
         self._state = recipe.fold(self._state, self._mean(release), self._terms)
         self._publish_now_and_then(server_round)
         seconds = time.perf_counter() - self._opened_s
+        chosen = self._aggregation.chosen if self._aggregation else open_round.cohort
         self._monitor.emit(
             RoundClosed(
                 server_round,
                 open_round.attempt,
                 release.contributors,
-                tuple(name for name in open_round.cohort if name not in release.contributors),
+                tuple(name for name in chosen if name not in release.contributors),
                 seconds,
                 self.attempts,
                 self._spent[self.attempts],

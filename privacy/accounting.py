@@ -87,9 +87,9 @@ class Accountant:
     """Epsilon of one study, at any number of attempts.
 
     Guarantees:
-        Unit: one consumer known to m members; add/remove. Where secure aggregation hides single
-        messages, all that leaves the members in k attempts is (epsilon(m, k), delta)-DP towards
-        up to c members and the coordinator together; where it does not, epsilon_local holds.
+        Unit: one consumer known to m members; add/remove. Secure aggregation hides single messages,
+        so all that leaves the members in k attempts is (epsilon(m, k), delta)-DP towards up to c
+        members and the coordinator together; if it failed, epsilon_local would hold.
         delta covers rounding, overflow and arithmetic failures. It covers the distance
         between the noise sampler and the discrete Gaussian up to epsilon = 30; beyond, epsilon is
         that of a mechanism from which the real one is within ``sampler_distance``: 1e-22 for 100

@@ -9,7 +9,9 @@ AllianceError
 │   ├── BudgetRefusal       the attempt is not covered by what was approved, or was already spent
 │   └── RequestRefusal      the request itself is malformed, late or not the agreed one
 ├── MemberFault             a member's message broke the protocol; names the member
-├── RoundFailed             too few contributions arrived; nothing was released
+├── RoundFailed             too few members answered; nothing was released
+├── BadSignature            bytes were not signed by whom they name
+├── MalformedBody           bytes are not the message they should be
 ├── LinkError               the connection to the other side failed
 └── RecipeError             a model or state that the recipe cannot use
 
@@ -20,10 +22,12 @@ from __future__ import annotations
 
 __all__ = [
     "AllianceError",
+    "BadSignature",
     "BudgetRefusal",
     "ConfigurationError",
     "DataError",
     "LinkError",
+    "MalformedBody",
     "MemberFault",
     "PolicyRefusal",
     "RecipeError",
@@ -76,7 +80,24 @@ class MemberFault(AllianceError):
 
 
 class RoundFailed(AllianceError):
-    """Fewer contributions arrived than the terms demand; nothing was released."""
+    """Fewer members answered a phase than the terms demand; nothing was released.
+
+    Args:
+        message: what is missing, and what to do.
+        members: names of members at fault, where somebody is.
+    """
+
+    def __init__(self, message: str, *, members: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.members = members
+
+
+class BadSignature(AllianceError):
+    """Bytes were not signed by whom they name. Whoever checks turns it into a fault or refusal."""
+
+
+class MalformedBody(AllianceError):
+    """Bytes are not the message they should be. Whoever reads turns it into a fault or refusal."""
 
 
 class LinkError(AllianceError):

@@ -43,8 +43,8 @@ FRACTION_BITS = 32
 LARGEST_BLOCK_SUM = 1 << 30
 """In grid steps; with ``FRACTION_BITS`` more bits it still fits int64."""
 
-CHUNK = 1 << 16
-"""Coordinates rounded at a time; half a MiB per array stays in the second-level cache."""
+CHUNK = 1 << 14
+"""Coordinates rounded at a time; 128 KiB per array stay in the second-level cache."""
 
 
 def grid_step(terms: Terms) -> float:
@@ -167,10 +167,10 @@ def _rounded(
 ) -> NDArray[np.int64]:
     """floor(values / step + u) for fresh u, as integers."""
     steps = values.astype(np.float64)
-    np.nan_to_num(steps, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-    np.divide(steps, step, out=steps)
-    np.clip(steps, -LARGEST_BLOCK_SUM, LARGEST_BLOCK_SUM, out=steps)
-    np.ldexp(steps, FRACTION_BITS, out=steps)
+    np.copyto(steps, 0.0, where=~np.isfinite(steps))
+    np.divide(steps, step / (1 << FRACTION_BITS), out=steps)  # a power of two: exact
+    most = float(LARGEST_BLOCK_SUM << FRACTION_BITS)
+    np.minimum(np.maximum(steps, -most, out=steps), most, out=steps)
     fixed = np.rint(steps, out=steps).astype(np.int64)
     fixed += stream.uint32(len(values))
     np.right_shift(fixed, FRACTION_BITS, out=fixed)  # arithmetic: rounds down

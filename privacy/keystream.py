@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
-__all__ = ["KEY_BYTES", "NONCE_BYTES", "KeyStream"]
+__all__ = ["KEY_BYTES", "NONCE_BYTES", "KeyStream", "counter_mode"]
 
 KEY_BYTES = 32
 NONCE_BYTES = 16
@@ -72,7 +72,7 @@ class KeyStream:
             raise ValueError(f"a key stream's key has {KEY_BYTES} bytes, got {len(key)}")
         if len(nonce) != NONCE_BYTES:
             raise ValueError(f"a key stream's nonce has {NONCE_BYTES} bytes, got {len(nonce)}")
-        self._context = _context(key, nonce)
+        self._context = counter_mode(key, nonce)
         self._secret = False
         self._born = (0, 0)
 
@@ -133,9 +133,10 @@ class KeyStream:
         # a process id that was used again.
         here = (os.getpid(), _forks)
         if here != self._born:
-            self._context = _context(os.urandom(KEY_BYTES), bytes(NONCE_BYTES))
+            self._context = counter_mode(os.urandom(KEY_BYTES), bytes(NONCE_BYTES))
             self._born = here
 
 
-def _context(key: bytes, nonce: bytes) -> CipherContext:
+def counter_mode(key: bytes, nonce: bytes) -> CipherContext:
+    """AES-256-CTR: encrypting zeros gives the key stream from counter block ``nonce``."""
     return Cipher(algorithms.AES(key), modes.CTR(nonce)).encryptor()

@@ -28,6 +28,7 @@ from privacy.errors import TermsError
 __all__ = [
     "Column",
     "DataContract",
+    "IdentityText",
     "MemberName",
     "Name",
     "PrivacyTerms",
@@ -51,6 +52,7 @@ LARGEST_INTEGER = 2**53 - 1
 LARGEST_NUMBER = 1e15
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+IdentityText = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ColumnName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
 Sentence = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 
@@ -138,6 +140,8 @@ class RosterEntry(StrictModel):
     """A member as the terms name it."""
 
     name: Name
+    identity: IdentityText
+    """The Ed25519 public key that this member's messages are signed with, in hexadecimal."""
     declared_consumers: int = Field(ge=1)
     """Rounded to one digit, signed here once, never recomputed from data (rule R11)."""
 
@@ -191,6 +195,14 @@ class PrivacyTerms(StrictModel):
         return self.cohort_size - self.dropouts
 
     @property
+    def threshold(self) -> int:
+        """t: the least integer above (N + c) / 2 (rule R1).
+
+        So many signatures make a survivor list the only one, and so many members unmask.
+        """
+        return (self.cohort_size + self.colluders) // 2 + 1
+
+    @property
     def member_noise_multiplier(self) -> float:
         """sigma / sqrt(H): the noise in one member's message, in units of C (rule R13)."""
         return self.noise_multiplier / math.sqrt(self.honest_survivors)
@@ -218,6 +230,8 @@ class Terms(StrictModel):
             raise ValueError("settings may not end in _billionths: the canonical form does")
         if len({entry.name for entry in self.roster}) != len(self.roster):
             raise ValueError("roster names must be distinct")
+        if len({entry.identity for entry in self.roster}) != len(self.roster):
+            raise ValueError("roster identities must be distinct")
         if len(self.roster) < self.privacy.cohort_size:
             raise ValueError("the roster is smaller than the cohort")
         return self

@@ -25,9 +25,11 @@ __all__ = [
     "array_bytes",
     "array_specs",
     "array_to_flower",
+    "blob_of",
     "chunks",
     "decode",
     "encode",
+    "fits",
     "flower_to_array",
     "message_of",
     "printable",
@@ -204,6 +206,20 @@ def decode(content: wire.Content, arrays: Sequence[tuple[ArraySpec, bytes]] = ()
     return records
 
 
+def blob_of(content: wire.Content, record: str, key: str) -> bytes:
+    """One blob of a message whose arrays have not arrived; empty if it is not there.
+
+    Raises:
+        LinkError: if there are too many values.
+    """
+    if sum(len(item.values) for item in content.configurations) > LIMITS.values:
+        raise LinkError(f"more than {LIMITS.values} configuration values")
+    for item in content.configurations:
+        if item.name == record and key in item.values:
+            return item.values[key].blob
+    return b""
+
+
 def chunks(buffers: Iterable[bytes], size: int = LIMITS.chunk_bytes) -> Iterator[tuple[int, bytes]]:
     """Cuts array bytes into chunks of at most ``size`` bytes: (offset, data)."""
     offset = 0
@@ -212,6 +228,11 @@ def chunks(buffers: Iterable[bytes], size: int = LIMITS.chunk_bytes) -> Iterator
             data = buffer[start : start + size]  # a whole buffer is not copied
             yield offset, data
             offset += len(data)
+
+
+def fits(content: wire.Content, buffers: Sequence[bytes]) -> bool:
+    """Whether array bytes travel in the frame that announces them."""
+    return content.ByteSize() + sum(map(len, buffers)) <= LIMITS.chunk_bytes
 
 
 def printable(sentence: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import tomllib
 from pathlib import Path
 from typing import TypeVar
@@ -33,3 +34,17 @@ def read_config(path: Path, model: type[Config]) -> Config:
         return model.model_validate_json(json.dumps(document, default=str))
     except ValidationError as error:
         raise ConfigurationError(f"{path}: {first_problem(error)}") from error
+
+
+def read_secret(path: Path) -> bytes:
+    """The bytes of a file that only its owner may read.
+
+    Raises:
+        ConfigurationError: if it is missing or unreadable, or others may read it.
+    """
+    try:
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            raise ConfigurationError(f"{path}: others may read this key; run chmod 600 on it")
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from error

@@ -7,7 +7,7 @@ from typing import Final
 
 __all__ = ["LIMITS", "PROTOCOL", "Limits"]
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 from typing import NamedTuple
 
 from privacy.errors import ConfigurationError
 from privacy.terms import StrictModel
+from protos.config import read_secret
 
 __all__ = ["TlsFiles", "TlsMaterial"]
 
@@ -44,11 +44,9 @@ class TlsFiles(StrictModel):
         for path in (self.key, self.certificate, self.authority):
             if not path.is_file():
                 raise ConfigurationError(f"{path}: no such file; name the TLS files in the config")
-        if stat.S_IMODE(self.key.stat().st_mode) & 0o077:
-            raise ConfigurationError(f"{self.key}: others may read this key; run chmod 600 on it")
         try:
             return TlsMaterial(
-                self.key.read_bytes(), self.certificate.read_bytes(), self.authority.read_bytes()
+                read_secret(self.key), self.certificate.read_bytes(), self.authority.read_bytes()
             )
         except OSError as error:
             raise ConfigurationError(f"{error.filename}: {error.strerror}") from error

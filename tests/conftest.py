@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import settings
 
 from privacy.certificates import Authority
+from privacy.identity import Identity
 from privacy.terms import Column, DataContract, PrivacyTerms, RosterEntry, Terms
 from protos.tls import TlsMaterial
 
@@ -15,6 +18,11 @@ settings.register_profile("alliance", deadline=None, derandomize=True)
 settings.load_profile("alliance")
 
 HOUR = dt.timedelta(hours=1)
+
+
+def identity(name: str) -> Identity:
+    """The same identity for the same name, so that terms and members need not be told."""
+    return Identity(Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest()))
 
 
 def make_contract(**changes: Any) -> DataContract:
@@ -64,7 +72,11 @@ def make_terms(
         contract=contract or make_contract(),
         privacy=PrivacyTerms(**(values | privacy)),
         roster=tuple(
-            RosterEntry(name=f"member-{index}", declared_consumers=declared)
+            RosterEntry(
+                name=f"member-{index}",
+                identity=identity(f"member-{index}").public,
+                declared_consumers=declared,
+            )
             for index in range(members)
         ),
     )

@@ -23,7 +23,7 @@ from client_sdk.recipes.model_file import load_model
 from client_sdk.recipes.propensity.settings import PropensitySettings, dimension
 from privacy.errors import AllianceError
 from privacy.terms import Terms
-from tests.conftest import make_contract, make_terms
+from tests.conftest import identity, make_contract, make_terms
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = {"model": "logistic", "learning_rate": 1.0}
@@ -66,7 +66,9 @@ def local_alliance(
         policy = {"most_epsilon": 5.0, "most_epsilon_local": 20.0} | (policies or {}).get(
             entry.name, {}
         )
-        members.append(LocalMember(entry.name, 20, {"path": str(data)}, policy))
+        members.append(
+            LocalMember(entry.name, identity(entry.name), 20, {"path": str(data)}, policy)
+        )
     return LocalAlliance(folder / "alliance", study, members, deadlines=DEADLINES)
 
 
@@ -85,7 +87,7 @@ def test_a_study_runs_from_proposal_to_published_model(tmp_path: Path) -> None:
     assert all(len(event["contributors"]) == 5 for event in closed)
     (opened,) = of_kind(events, "StudyOpened")
     assert sorted(opened["epsilon_profile"]) == ["1", "2", "3", "4", "5"]
-    assert "the coordinator sees each member's noised sum" in opened["transport"]
+    assert "nothing of a single one" in opened["transport"]
     assert opened["epsilon_local"] > opened["epsilon_profile"]["1"] >= closed[-1]["epsilon"]
     models = f"models/{study.study}.safetensors"
     kept_terms, parameters, round_number = load_model(folder / "coordinator-state" / models)

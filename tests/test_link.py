@@ -40,6 +40,12 @@ KEY = TaskKey("coupons", 1, 1, "contribute")
 ONES = np.ones(DIMENSION, dtype=np.uint32)
 
 
+@pytest.fixture(autouse=True)
+def room_for_four(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members of a cohort of five are cleared one by one, as where vectors are long."""
+    monkeypatch.setattr("coordinator.round.UNDO_BYTES", 4 * 4 * DIMENSION)
+
+
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(main(), 60))
 
@@ -235,6 +241,71 @@ def test_a_member_that_reconnects_in_mid_upload_counts_once(certificates: Certif
             outcomes = await asking
             assert isinstance(outcomes[NAMES[0]], Answered)
             np.testing.assert_array_equal(sum_of(second), ONES)
+
+    run(main)
+
+
+def test_where_all_fit_nobody_waits_to_be_cleared(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.round.UNDO_BYTES", 5 * 4 * DIMENSION)
+
+    async def main() -> None:
+        async with (
+            alliance(certificates) as here,
+            members(here, certificates, NAMES[:4]),
+            raw_member(here.address, certificates.member(NAMES[4])) as member,
+        ):
+            round_ = new_round()
+            asking = asyncio.create_task(here.ask(round_))
+            assert (await member.until("task")).cleared
+            await member.announce()
+            for start in range(0, ONES.nbytes, LIMITS.chunk_bytes):
+                await member.chunk(start, ONES.tobytes()[start : start + LIMITS.chunk_bytes])
+            await member.until("receipt")
+            outcomes = await asking
+            assert all(isinstance(outcome, Answered) for outcome in outcomes.values())
+            np.testing.assert_array_equal(sum_of(round_), 5 * ONES)
+            assert here.faults() == []
+
+    run(main)
+
+
+def test_short_vectors_travel_in_the_frames_that_announce_them(certificates: Certificates) -> None:
+    small = make_terms(members=5, dimension=1000)
+    ones = np.ones(1000, dtype=np.uint32)
+    seen: list[list[bytes]] = []
+
+    def answer(key: TaskKey, task: wire.Task, arrays: list[tuple[ArraySpec, bytes]]) -> Answer:
+        seen.append([data for _, data in arrays])
+        return contribution(ones)
+
+    async def main() -> None:
+        async with (
+            alliance(certificates) as here,
+            members(here, certificates, NAMES[:4], answer),
+            raw_member(here.address, certificates.member(NAMES[4])) as member,
+        ):
+            round_ = Round(small, round_number=1, attempt=1, cohort=NAMES)
+            content = wire.Content()
+            group = content.arrays.add(name="model")
+            group.headers.add(name="parameters", dtype=wire.DTYPE_FLOAT32, shape=[1000])
+            model = np.arange(1000, dtype=np.float32).tobytes()
+            tasks = dict.fromkeys(NAMES, Outgoing(content, [model]))
+            asking = asyncio.create_task(
+                here.service.exchange(KEY, tasks, timeout_s=10, round_=round_, least=5)
+            )
+            task = await member.until("task")
+            assert task.data == model
+            content = wire.Content()
+            group = content.arrays.add(name="contribution")
+            group.headers.add(name="sum", dtype=wire.DTYPE_UINT32, shape=[1000])
+            frame = wire.Answer(id=KEY.to_wire(), content=content, data=ones.tobytes())
+            await member.send(answer=frame)
+            await asking
+            np.testing.assert_array_equal(sum_of(round_), 5 * ones)
+            assert seen == [[model]] * 4
+            assert here.faults() == []
 
     run(main)
 
@@ -752,7 +823,7 @@ def test_the_grid_pushes_and_pulls_flower_messages(certificates: Certificates) -
 @pytest.mark.parametrize(
     ("first", "code"),
     [
-        ({"hello": wire.Hello(protocol=2)}, grpc.StatusCode.FAILED_PRECONDITION),
+        ({"hello": wire.Hello(protocol=PROTOCOL + 1)}, grpc.StatusCode.FAILED_PRECONDITION),
         ({"refusal": wire.Refusal()}, grpc.StatusCode.INVALID_ARGUMENT),
     ],
 )

@@ -51,7 +51,7 @@ def run(folder: Path, split: int) -> None:
     from benchmarks.demo.journey import build
     from benchmarks.demo.live import follow
     from benchmarks.demo.outcome import Outcome
-    from benchmarks.demo.study import POLICY, demo_terms
+    from benchmarks.demo.study import POLICY, demo_identities, demo_terms
     from benchmarks.local_alliance import LocalAlliance, LocalMember
     from client_sdk.recipes.model_file import load_model
 
@@ -61,10 +61,17 @@ def run(folder: Path, split: int) -> None:
     _fresh_folder(folder)
     console.print("Preparing Complete Journey: coupon campaigns as five retailers see them")
     journey = build(split)
-    terms = demo_terms()
+    identities = demo_identities()
+    terms = demo_terms(identities)
     sources = journey.write(folder / "data")
     members = [
-        LocalMember(entry.name, entry.declared_consumers, sources[entry.name], POLICY)
+        LocalMember(
+            entry.name,
+            identities[entry.name],
+            entry.declared_consumers,
+            sources[entry.name],
+            POLICY,
+        )
         for entry in terms.roster
     ]
     model = folder / "alliance" / "coordinator-state" / "models" / f"{terms.study}.safetensors"

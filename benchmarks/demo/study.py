@@ -7,9 +7,10 @@ from typing import Final
 
 from benchmarks.demo.journey import contract
 from client_sdk.recipes.propensity.settings import PropensitySettings, dimension
+from privacy.identity import Identity
 from privacy.terms import PrivacyTerms, RosterEntry, Terms
 
-__all__ = ["POLICY", "demo_terms"]
+__all__ = ["POLICY", "demo_identities", "demo_terms"]
 
 POLICY: Final[Mapping[str, float | int]] = {
     "most_epsilon": 1.0,
@@ -35,7 +36,12 @@ NOISE_MULTIPLIER: Final = 8.84
 """For epsilon(1) just under 1; the projection says how much."""
 
 
-def demo_terms() -> Terms:
+def demo_identities() -> dict[str, Identity]:
+    """New identities for the five retailers."""
+    return {name: Identity.generate() for name in DECLARED}
+
+
+def demo_terms(identities: Mapping[str, Identity]) -> Terms:
     """The terms: logistic regression, 80 rounds, c = 1, D = 1."""
     table = contract()
     settings: dict[str, bool | int | float | str | tuple[int, ...]] = {
@@ -65,6 +71,7 @@ def demo_terms() -> Terms:
             dropouts=1,
         ),
         roster=tuple(
-            RosterEntry(name=name, declared_consumers=count) for name, count in DECLARED.items()
+            RosterEntry(name=name, identity=identities[name].public, declared_consumers=count)
+            for name, count in DECLARED.items()
         ),
     )

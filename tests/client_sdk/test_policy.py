@@ -7,11 +7,11 @@ import pytest
 from client_sdk.policy import Policy
 from privacy.accounting import Projection
 from privacy.errors import PolicyRefusal, TermsError
-from privacy.terms import RosterEntry, Terms
+from privacy.terms import Terms
 from tests.conftest import make_contract, make_terms
 
 GENEROUS = Policy(most_epsilon=2.0)
-OWN = RosterEntry(name="member-0", declared_consumers=100)
+OWN = make_terms().roster[0]
 
 
 def projection(epsilon: float = 0.9) -> Projection:
@@ -60,6 +60,6 @@ def test_an_unbounded_projection_is_refused(epsilon: float) -> None:
 
 
 def test_a_roster_without_this_member_is_refused() -> None:
-    stranger = RosterEntry(name="somebody-else", declared_consumers=100)
+    stranger = OWN.model_copy(update={"name": "somebody-else"})
     with pytest.raises(TermsError, match="somebody-else: not in the roster"):
         check(make_terms(), own_entry=stranger)

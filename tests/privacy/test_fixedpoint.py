@@ -25,7 +25,7 @@ from privacy.keystream import KeyStream
 from privacy.mechanism import rounded_sensitivity
 from privacy.noise import DiscreteGaussian
 from privacy.sampling import batch_shape
-from tests.privacy.test_terms import document, make_terms, parse
+from tests.privacy.test_terms import document, make_terms, parse, roster_entry
 
 KEY = bytes(range(32))
 ROOMY = 1 << 40
@@ -57,7 +57,7 @@ def test_ring_bound_is_rule_r10() -> None:
 
 def test_ring_bound_takes_the_largest_cohort_of_the_roster() -> None:
     changed = document(noise_multiplier=0.5)
-    changed["roster"] += [{"name": f"big-{n}", "declared_consumers": 90_000} for n in range(8)]
+    changed["roster"] += [roster_entry(f"big-{n}", 90_000) for n in range(8)]
     with pytest.raises(TermsError, match="R10"):
         Grid.of(parse(changed))
     assert Grid.of(make_terms(noise_multiplier=0.5)).limit("member-0") > 0

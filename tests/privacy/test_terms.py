@@ -8,6 +8,7 @@ import pytest
 
 from privacy.errors import TermsError
 from privacy.terms import Terms
+from tests.conftest import identity
 
 PRIVACY = {
     "clipping_norm": 1.5,
@@ -47,10 +48,14 @@ def document(**privacy: Any) -> dict[str, Any]:
         },
         "privacy": changed,
         "roster": [
-            {"name": f"member-{number}", "declared_consumers": 1000}
-            for number in range(changed["cohort_size"])
+            roster_entry(f"member-{number}", 1000) for number in range(changed["cohort_size"])
         ],
     }
+
+
+def roster_entry(name: str, declared: int) -> dict[str, Any]:
+    """A member as a document names it."""
+    return {"name": name, "identity": identity(name).public, "declared_consumers": declared}
 
 
 def parse(changed: dict[str, Any]) -> Terms:
@@ -234,6 +239,8 @@ def test_hash_changes_with_every_field() -> None:
             target[path[-1]] = CHANGES[path]
         elif path[-1] == "declared_consumers":
             target[path[-1]] = 2000
+        elif path[-1] == "identity":
+            target[path[-1]] = identity(f"another {value}").public
         elif isinstance(value, str):
             target[path[-1]] = value + "x"
         else:

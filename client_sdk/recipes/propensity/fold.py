@@ -34,6 +34,9 @@ _CONTEXT = b"alliance/v1/initial-parameters"
 
 _SECOND_DECAY = 0.999
 _EPSILON = 1e-8
+
+BLOCK = 1 << 14
+"""Coordinates stepped at a time; 128 KiB per array stay in the second-level cache."""
 """Adam's constants beta_2 and epsilon: Kingma and Ba (2015), algorithm 1."""
 
 
@@ -191,7 +194,7 @@ def fold(state: State, mean_gradient: npt.NDArray[np.floating], terms: Terms) ->
     if not np.isfinite(gradient).all():
         raise RecipeError(f"round {number}: the mean gradient is not finite; discard the release")
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        moved = _step(state, gradient.astype(np.float64), settings)
+        moved = _step(state, gradient, settings)
     for vector in (moved.parameters, moved.velocity, moved.squares):
         if not np.isfinite(vector).all():
             raise RecipeError(
@@ -200,28 +203,42 @@ def fold(state: State, mean_gradient: npt.NDArray[np.floating], terms: Terms) ->
     return _averaged(moved, settings)
 
 
-def _step(state: State, gradient: npt.NDArray[np.float64], settings: PropensitySettings) -> State:
-    """One step of the optimiser in float64, stored in float32; the mean is left as it was."""
-    decay, rate = settings.momentum, settings.learning_rate
-    number = state.folded + 1
+def _step(state: State, gradient: npt.NDArray[np.floating], settings: PropensitySettings) -> State:
+    """One step of the optimiser; the mean is left as it was."""
+    moved = replace(
+        state,
+        folded=state.folded + 1,
+        parameters=np.empty_like(state.parameters),
+        velocity=np.empty_like(state.velocity),
+        squares=np.empty_like(state.squares),
+    )
+    for start in range(0, len(gradient), BLOCK):
+        _step_block(state, moved, gradient, settings, slice(start, start + BLOCK))
+    return moved
+
+
+def _step_block(
+    state: State,
+    moved: State,
+    gradient: npt.NDArray[np.floating],
+    settings: PropensitySettings,
+    block: slice,
+) -> None:
+    """One block of `_step`: computed in float64, stored in float32."""
+    decay, rate, number = settings.momentum, settings.learning_rate, moved.folded
+    slope = gradient[block].astype(np.float64)
     if settings.optimizer == "sgd":
-        velocity = decay * state.velocity + gradient
-        squares = state.squares
+        velocity = decay * state.velocity[block] + slope
         step = rate * velocity
     else:
-        velocity = decay * state.velocity + (1 - decay) * gradient
-        spread = _SECOND_DECAY * state.squares + (1 - _SECOND_DECAY) * gradient**2
+        velocity = decay * state.velocity[block] + (1 - decay) * slope
+        spread = _SECOND_DECAY * state.squares[block] + (1 - _SECOND_DECAY) * slope**2
         first = velocity / (1 - decay**number)
         second = spread / (1 - _SECOND_DECAY**number)
-        squares = spread.astype(np.float32)
+        moved.squares[block] = spread
         step = rate * first / (np.sqrt(second) + _EPSILON)
-    return replace(
-        state,
-        folded=number,
-        parameters=(state.parameters - step).astype(np.float32),
-        velocity=velocity.astype(np.float32),
-        squares=squares,
-    )
+    moved.velocity[block] = velocity
+    moved.parameters[block] = state.parameters[block] - step
 
 
 def _averaged(state: State, settings: PropensitySettings) -> State:

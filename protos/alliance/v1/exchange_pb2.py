@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!protos/alliance/v1/exchange.proto\x12\x0b\x61lliance.v1\"\xb0\x01\n\x0bMemberFrame\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.alliance.v1.HelloH\x00\x12%\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x13.alliance.v1.AnswerH\x00\x12#\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x12.alliance.v1.ChunkH\x00\x12\'\n\x07refusal\x18\x04 \x01(\x0b\x32\x14.alliance.v1.RefusalH\x00\x42\x07\n\x05\x66rame\"\x87\x02\n\x10\x43oordinatorFrame\x12\'\n\x07welcome\x18\x01 \x01(\x0b\x32\x14.alliance.v1.WelcomeH\x00\x12!\n\x04task\x18\x02 \x01(\x0b\x32\x11.alliance.v1.TaskH\x00\x12#\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x12.alliance.v1.ChunkH\x00\x12#\n\x05\x63lear\x18\x04 \x01(\x0b\x32\x12.alliance.v1.ClearH\x00\x12\'\n\x07receipt\x18\x05 \x01(\x0b\x32\x14.alliance.v1.ReceiptH\x00\x12+\n\trejection\x18\x06 \x01(\x0b\x32\x16.alliance.v1.RejectionH\x00\x42\x07\n\x05\x66rame\"+\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x10\n\x08software\x18\x02 \x01(\t\"+\n\x07Welcome\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06member\x18\x02 \x01(\t\"c\n\x04Task\x12\x1f\n\x02id\x18\x01 \x01(\x0b\x32\x13.alliance.v1.TaskId\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x02 \x01(\r\x12%\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x14.alliance.v1.Content\"F\n\x06TaskId\x12\r\n\x05study\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\r\n\x05phase\x18\x04 \x01(\t\"P\n\x06\x41nswer\x12\x1f\n\x02id\x18\x01 \x01(\x0b\x32\x13.alliance.v1.TaskId\x12%\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x14.alliance.v1.Content\"F\n\x05\x43hunk\x12\x1f\n\x02id\x18\x01 \x01(\x0b\x32\x13.alliance.v1.TaskId\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"(\n\x05\x43lear\x12\x1f\n\x02id\x18\x01 \x01(\x0b\x32\x13.alliance.v1.TaskId\":\n\x07Receipt\x12\x1f\n\x02id\x18\x01 \x01(\x0b\x32\x13.alliance.v1.TaskId\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"J\n\x07Refusal\x12\x1f\n\x02id\x18\x01 \x01(\x0b\x32\x13.alliance.v1.TaskId\x12\x0c\n\x04\x63ode\x18\x02 \x01(\r\x12\x10\n\x08sentence\x18\x03 \x01(\t\">\n\tRejection\x12\x1f\n\x02id\x18\x01 \x01(\x0b\x32\x13.alliance.v1.TaskId\x12\x10\n\x08sentence\x18\x02 \x01(\t\"f\n\x07\x43ontent\x12\x32\n\x0e\x63onfigurations\x18\x01 \x03(\x0b\x32\x1a.alliance.v1.Configuration\x12\'\n\x06\x61rrays\x18\x02 \x03(\x0b\x32\x17.alliance.v1.ArrayGroup\"\x99\x01\n\rConfiguration\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x36\n\x06values\x18\x02 \x03(\x0b\x32&.alliance.v1.Configuration.ValuesEntry\x1a\x42\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.alliance.v1.Scalar:\x02\x38\x01\"d\n\x06Scalar\x12\x11\n\x07integer\x18\x01 \x01(\x12H\x00\x12\x0e\n\x04real\x18\x02 \x01(\x01H\x00\x12\x0e\n\x04\x66lag\x18\x03 \x01(\x08H\x00\x12\x0e\n\x04text\x18\x04 \x01(\tH\x00\x12\x0e\n\x04\x62lob\x18\x05 \x01(\x0cH\x00\x42\x07\n\x05value\"E\n\nArrayGroup\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x07headers\x18\x02 \x03(\x0b\x32\x18.alliance.v1.ArrayHeader\"M\n\x0b\x41rrayHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x05\x64type\x18\x02 \x01(\x0e\x32\x12.alliance.v1.DType\x12\r\n\x05shape\x18\x03 \x03(\x04*U\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDTYPE_FLOAT32\x10\x01\x12\x10\n\x0c\x44TYPE_UINT32\x10\x02\x12\x10\n\x0c\x44TYPE_UINT64\x10\x03\x32R\n\x08\x45xchange\x12\x46\n\x07\x43onnect\x12\x18.alliance.v1.MemberFrame\x1a\x1d.alliance.v1.CoordinatorFrame(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!protos/alliance/v1/exchange.proto\x12\x0b\x61lliance.v1\"\xb0\x01\n\x0bMemberFrame\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.alliance.v1.HelloH\x00\x12%\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x13.alliance.v1.AnswerH\x00\x12#\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x12.alliance.v1.ChunkH\x00\x12\'\n\x07refusal\x18\x04 \x01(\x0b\x32\x14.alliance.v1.RefusalH\x00\x42\x07\n\x05\x66rame\"\x87\x02\n\x10\x43oordinatorFrame\x12\'\n\x07welcome\x18\x01 \x01(\x0b\x32\x14.alliance.v1.WelcomeH\x00\x12!\n\x04task\x18\x02 \x01(\x0b\x32\x11.alliance.v1.TaskH\x00\x12#\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x12.alliance.v1.ChunkH\x00\x12#\n\x05\x63lear\x18\x04 \x01(\x0b\x32\x12.alliance.v1.ClearH\x00\x12\'\n\x07receipt\x18\x05 \x01(\x0b\x32\x14.alliance.v1.ReceiptH\x00\x12+\n\trejection\x18\x06 \x01(\x0b\x32\x16.alliance.v1.RejectionH\x00\x42\x07\n\x05\x66rame\"+\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x10\n\x08software\x18\x02 \x01(\t\"+\n\x07Welcome\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06member\x18\x02 \x01(\t\"\x82\x01\n\x04Task\x12\x1f\n\x02id\x18\x01 \x01(\x0b\x32\x13.alliance.v1.TaskId\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x02 \x01(\r\x12%\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x14.alliance.v1.Content\x12\x0f\n\x07\x63leared\x18\x04 \x01(\x08\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"F\n\x06TaskId\x12\r\n\x05study\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\r\n\x05phase\x18\x04 \x01(\t\"^\n\x06\x41nswer\x12\x1f\n\x02id\x18\x01 \x01(\x0b\x32\x13.alliance.v1.TaskId\x12%\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x14.alliance.v1.Content\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"F\n\x05\x43hunk\x12\x1f\n\x02id\x18\x01 \x01(\x0b\x32\x13.alliance.v1.TaskId\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"(\n\x05\x43lear\x12\x1f\n\x02id\x18\x01 \x01(\x0b\x32\x13.alliance.v1.TaskId\":\n\x07Receipt\x12\x1f\n\x02id\x18\x01 \x01(\x0b\x32\x13.alliance.v1.TaskId\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"J\n\x07Refusal\x12\x1f\n\x02id\x18\x01 \x01(\x0b\x32\x13.alliance.v1.TaskId\x12\x0c\n\x04\x63ode\x18\x02 \x01(\r\x12\x10\n\x08sentence\x18\x03 \x01(\t\">\n\tRejection\x12\x1f\n\x02id\x18\x01 \x01(\x0b\x32\x13.alliance.v1.TaskId\x12\x10\n\x08sentence\x18\x02 \x01(\t\"f\n\x07\x43ontent\x12\x32\n\x0e\x63onfigurations\x18\x01 \x03(\x0b\x32\x1a.alliance.v1.Configuration\x12\'\n\x06\x61rrays\x18\x02 \x03(\x0b\x32\x17.alliance.v1.ArrayGroup\"\x99\x01\n\rConfiguration\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x36\n\x06values\x18\x02 \x03(\x0b\x32&.alliance.v1.Configuration.ValuesEntry\x1a\x42\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.alliance.v1.Scalar:\x02\x38\x01\"d\n\x06Scalar\x12\x11\n\x07integer\x18\x01 \x01(\x12H\x00\x12\x0e\n\x04real\x18\x02 \x01(\x01H\x00\x12\x0e\n\x04\x66lag\x18\x03 \x01(\x08H\x00\x12\x0e\n\x04text\x18\x04 \x01(\tH\x00\x12\x0e\n\x04\x62lob\x18\x05 \x01(\x0cH\x00\x42\x07\n\x05value\"E\n\nArrayGroup\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x07headers\x18\x02 \x03(\x0b\x32\x18.alliance.v1.ArrayHeader\"M\n\x0b\x41rrayHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x05\x64type\x18\x02 \x01(\x0e\x32\x12.alliance.v1.DType\x12\r\n\x05shape\x18\x03 \x03(\x04*U\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDTYPE_FLOAT32\x10\x01\x12\x10\n\x0c\x44TYPE_UINT32\x10\x02\x12\x10\n\x0c\x44TYPE_UINT64\x10\x03\x32R\n\x08\x45xchange\x12\x46\n\x07\x43onnect\x12\x18.alliance.v1.MemberFrame\x1a\x1d.alliance.v1.CoordinatorFrame(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CONFIGURATION_VALUESENTRY']._loaded_options = None
   _globals['_CONFIGURATION_VALUESENTRY']._serialized_options = b'8\001'
-  _globals['_DTYPE']._serialized_start=1666
-  _globals['_DTYPE']._serialized_end=1751
+  _globals['_DTYPE']._serialized_start=1712
+  _globals['_DTYPE']._serialized_end=1797
   _globals['_MEMBERFRAME']._serialized_start=51
   _globals['_MEMBERFRAME']._serialized_end=227
   _globals['_COORDINATORFRAME']._serialized_start=230
@@ -43,34 +43,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELLO']._serialized_end=538
   _globals['_WELCOME']._serialized_start=540
   _globals['_WELCOME']._serialized_end=583
-  _globals['_TASK']._serialized_start=585
-  _globals['_TASK']._serialized_end=684
-  _globals['_TASKID']._serialized_start=686
-  _globals['_TASKID']._serialized_end=756
-  _globals['_ANSWER']._serialized_start=758
-  _globals['_ANSWER']._serialized_end=838
-  _globals['_CHUNK']._serialized_start=840
-  _globals['_CHUNK']._serialized_end=910
-  _globals['_CLEAR']._serialized_start=912
-  _globals['_CLEAR']._serialized_end=952
-  _globals['_RECEIPT']._serialized_start=954
-  _globals['_RECEIPT']._serialized_end=1012
-  _globals['_REFUSAL']._serialized_start=1014
-  _globals['_REFUSAL']._serialized_end=1088
-  _globals['_REJECTION']._serialized_start=1090
-  _globals['_REJECTION']._serialized_end=1152
-  _globals['_CONTENT']._serialized_start=1154
-  _globals['_CONTENT']._serialized_end=1256
-  _globals['_CONFIGURATION']._serialized_start=1259
-  _globals['_CONFIGURATION']._serialized_end=1412
-  _globals['_CONFIGURATION_VALUESENTRY']._serialized_start=1346
-  _globals['_CONFIGURATION_VALUESENTRY']._serialized_end=1412
-  _globals['_SCALAR']._serialized_start=1414
-  _globals['_SCALAR']._serialized_end=1514
-  _globals['_ARRAYGROUP']._serialized_start=1516
-  _globals['_ARRAYGROUP']._serialized_end=1585
-  _globals['_ARRAYHEADER']._serialized_start=1587
-  _globals['_ARRAYHEADER']._serialized_end=1664
-  _globals['_EXCHANGE']._serialized_start=1753
-  _globals['_EXCHANGE']._serialized_end=1835
+  _globals['_TASK']._serialized_start=586
+  _globals['_TASK']._serialized_end=716
+  _globals['_TASKID']._serialized_start=718
+  _globals['_TASKID']._serialized_end=788
+  _globals['_ANSWER']._serialized_start=790
+  _globals['_ANSWER']._serialized_end=884
+  _globals['_CHUNK']._serialized_start=886
+  _globals['_CHUNK']._serialized_end=956
+  _globals['_CLEAR']._serialized_start=958
+  _globals['_CLEAR']._serialized_end=998
+  _globals['_RECEIPT']._serialized_start=1000
+  _globals['_RECEIPT']._serialized_end=1058
+  _globals['_REFUSAL']._serialized_start=1060
+  _globals['_REFUSAL']._serialized_end=1134
+  _globals['_REJECTION']._serialized_start=1136
+  _globals['_REJECTION']._serialized_end=1198
+  _globals['_CONTENT']._serialized_start=1200
+  _globals['_CONTENT']._serialized_end=1302
+  _globals['_CONFIGURATION']._serialized_start=1305
+  _globals['_CONFIGURATION']._serialized_end=1458
+  _globals['_CONFIGURATION_VALUESENTRY']._serialized_start=1392
+  _globals['_CONFIGURATION_VALUESENTRY']._serialized_end=1458
+  _globals['_SCALAR']._serialized_start=1460
+  _globals['_SCALAR']._serialized_end=1560
+  _globals['_ARRAYGROUP']._serialized_start=1562
+  _globals['_ARRAYGROUP']._serialized_end=1631
+  _globals['_ARRAYHEADER']._serialized_start=1633
+  _globals['_ARRAYHEADER']._serialized_end=1710
+  _globals['_EXCHANGE']._serialized_start=1799
+  _globals['_EXCHANGE']._serialized_end=1881
 # @@protoc_insertion_point(module_scope)

@@ -63,14 +63,18 @@ class Welcome(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., member: _Optional[str] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("id", "deadline_ms", "content")
+    __slots__ = ("id", "deadline_ms", "content", "cleared", "data")
     ID_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
+    CLEARED_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
     id: TaskId
     deadline_ms: int
     content: Content
-    def __init__(self, id: _Optional[_Union[TaskId, _Mapping]] = ..., deadline_ms: _Optional[int] = ..., content: _Optional[_Union[Content, _Mapping]] = ...) -> None: ...
+    cleared: bool
+    data: bytes
+    def __init__(self, id: _Optional[_Union[TaskId, _Mapping]] = ..., deadline_ms: _Optional[int] = ..., content: _Optional[_Union[Content, _Mapping]] = ..., cleared: bool = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class TaskId(_message.Message):
     __slots__ = ("study", "round", "attempt", "phase")
@@ -85,12 +89,14 @@ class TaskId(_message.Message):
     def __init__(self, study: _Optional[str] = ..., round: _Optional[int] = ..., attempt: _Optional[int] = ..., phase: _Optional[str] = ...) -> None: ...
 
 class Answer(_message.Message):
-    __slots__ = ("id", "content")
+    __slots__ = ("id", "content", "data")
     ID_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
     id: TaskId
     content: Content
-    def __init__(self, id: _Optional[_Union[TaskId, _Mapping]] = ..., content: _Optional[_Union[Content, _Mapping]] = ...) -> None: ...
+    data: bytes
+    def __init__(self, id: _Optional[_Union[TaskId, _Mapping]] = ..., content: _Optional[_Union[Content, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("id", "offset", "data")

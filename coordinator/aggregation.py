@@ -1,0 +1,334 @@
+"""Secure aggregation over the link: key sets ahead of time, then confirm and unmask.
+
+The protocol itself is in `privacy.secagg`; this module carries its messages. Keys and shares for
+coming attempts travel on a thread of their own, while the present attempt is trained.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from coordinator.cohort import choose
+from coordinator.config import Deadlines
+from coordinator.grid import ABSENT_CODE, Expectation, LinkGrid, task_key
+from coordinator.monitor import MemberFaulted, Monitor
+from coordinator.round import Round
+from privacy.errors import MemberFault, RoundFailed
+from privacy.secagg import MOST_KEY_SETS, Attempt, Cohort, KeyExchange, KeySets, Setup, Unmasking
+from privacy.terms import Terms
+
+__all__ = ["SecureAggregation"]
+
+RUN: Final = min(16, MOST_KEY_SETS)
+"""Key sets made at once where the cohort is small."""
+RUN_BYTES: Final = 32 << 20
+"""Sealed shares of one run held at the coordinator, about."""
+DEAL_BYTES: Final = 162
+"""One holder's hashes and sealed shares of one key set."""
+RENEW_S: Final = 1.0
+"""Between two exchanges that are only made to take a missing member back in."""
+TRIES: Final = 3
+"""Key exchanges tried in a row before a study gives up; they spend nothing."""
+STRIKES: Final = 3
+"""Faults after which a member is left out of key exchanges."""
+
+Take = Callable[[str, bytes, bytes], object]
+"""Takes a member's signed body into a state machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Key sets that are ready, and the N members they were meant for."""
+
+    cohort: Cohort
+    chosen: tuple[str, ...]
+
+
+class SecureAggregation:
+    """What a study's rounds need of secure aggregation.
+
+    Args:
+        terms: of the study.
+        grid: the link.
+        monitor: is told who misbehaves.
+        deadlines: how long to wait.
+        node_ids: by name, of the members that accepted the terms.
+
+    Raises:
+        TermsError: if the terms' cohorts are too large.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        grid: LinkGrid,
+        monitor: Monitor,
+        deadlines: Deadlines,
+        node_ids: Mapping[str, int],
+    ) -> None:
+        self._terms = terms
+        self._setup = Setup.of(terms)
+        self._grid = grid
+        self._monitor = monitor
+        self._deadlines = deadlines
+        self._node_ids = node_ids
+        self._count = _run_length(self._setup)
+        self._strikes: Counter[str] = Counter()
+        self._next = 1
+        self._run: _Run | None = None
+        self._key_set = 0
+        self._lost: set[str] = set()
+        self._ahead: Future[_Run] | None = None
+        self._ahead_s = 0.0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="key-exchange")
+
+    def close(self) -> None:
+        """Ends the thread of the key exchange; call when the study is over."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def open(
+        self, round_number: int, attempt: int, model: bytes, willing: set[str]
+    ) -> tuple[Unmasking, tuple[str, ...]]:
+        """A key set for one attempt; waits for one where none is ready.
+
+        Args:
+            round_number: from 1.
+            attempt: from 1 in each round.
+            model: `privacy.secagg.model_hash` of the public state.
+            willing: members that may be asked.
+
+        Returns:
+            The attempt's state machine, and the members to ask for a contribution.
+
+        Raises:
+            RoundFailed: if too few members are present, or no key exchange succeeds.
+        """
+        willing = {name for name in willing if self._strikes[name] < STRIKES}
+        self._take_ahead(willing)
+        run = self._run
+        if run is None or not self._usable(run.cohort, self._present(willing)):
+            run = self._exchange_now(willing)
+        attempted = Attempt(self._key_set, round_number, attempt, model)
+        self._key_set += 1
+        asked = tuple(name for name in run.cohort.ready_names if name not in self._lost)
+        self._start_ahead(run.cohort, willing, self._terms.privacy.rounds - round_number)
+        return Unmasking(run.cohort, attempted), asked
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The N members that the present key sets were meant for, in roster order."""
+        return self._run.chosen if self._run else ()
+
+    def unmask(self, round_: Round) -> None:
+        """Has the survivors of a closed round confirm each other and reveal what unmasks its sum.
+
+        Raises:
+            RoundFailed: if fewer than t members answer one of the two phases.
+        """
+        unmasking = round_.unmasking
+        if unmasking is None:
+            return
+        lists = unmasking.close()
+        self._phase(
+            "confirm", unmasking, unmasking.survivors, lists,
+            lambda name, _, signature: unmasking.take_confirmation(name, signature),
+        )  # fmt: skip
+        signatures = unmasking.signatures()
+        self._phase("unmask", unmasking, unmasking.confirmed, signatures, unmasking.take_unmask)
+
+    def leave_out(self, members: tuple[str, ...]) -> None:
+        """Takes members that were found cheating into no further cohort."""
+        for name in members:
+            self._strikes[name] = STRIKES
+
+    def lost(self, member: str) -> None:
+        """A member refused to contribute: it may have lost its keys, and waits for new ones."""
+        self._lost.add(member)
+
+    # Which key sets are used.
+
+    def _present(self, willing: set[str]) -> set[str]:
+        connected = {self._grid.member(node_id) for node_id in self._grid.get_node_ids()}
+        return willing & connected
+
+    def _usable(self, cohort: Cohort, present: set[str]) -> bool:
+        """Whether the next key set can still give a sum."""
+        there = present & set(cohort.ready_names) - self._lost
+        return (
+            self._key_set in cohort.key_sets and len(there) >= self._terms.privacy.least_survivors
+        )
+
+    def _take_ahead(self, willing: set[str]) -> None:
+        """Goes over to the run that was prepared, once the present one is used up or lacks more."""
+        if self._ahead is None or not self._ahead.done():
+            return
+        present = self._present(willing)
+        try:
+            prepared = self._ahead.result()
+        except RoundFailed:
+            self._ahead = None  # its members' faults were told; the next start tries again
+            return
+        here = set(self._run.cohort.ready_names) - self._lost if self._run else set()
+        gains = len(present & set(prepared.cohort.ready_names)) > len(present & here)
+        if self._run is None or self._key_set not in self._run.cohort.key_sets or gains:
+            self._ahead = None
+            self._use(prepared)
+
+    def _use(self, run: _Run) -> None:
+        self._run = run
+        self._key_set, self._lost = run.cohort.key_sets.first, set()
+
+    def _start_ahead(self, cohort: Cohort, willing: set[str], rounds_left: int) -> None:
+        """Begins to prepare the next run, if it is time to."""
+        if self._ahead is not None:
+            return
+        left = cohort.key_sets.first + cohort.key_sets.count - self._key_set
+        present = self._present(willing)
+        there = present & set(cohort.ready_names) - self._lost
+        lacks = len(there) < min(len(present), self._terms.privacy.cohort_size)
+        waited = time.monotonic() - self._ahead_s > RENEW_S
+        if (left <= self._count // 2 and left < rounds_left) or (lacks and waited and rounds_left):
+            self._ahead_s = time.monotonic()
+            self._ahead = self._thread.submit(self._exchange, willing)
+
+    def _exchange_now(self, willing: set[str]) -> _Run:
+        """A run of key sets, now: the one on its way, or new ones.
+
+        Raises:
+            RoundFailed: if too few members are present or answer.
+        """
+        least = self._terms.privacy.least_survivors
+        for tries_left in reversed(range(TRIES)):
+            self._grid.assemble(willing, least=least, timeout_s=self._deadlines.assemble_s)
+            ahead, self._ahead = self._ahead, None
+            try:
+                run = (ahead or self._thread.submit(self._exchange, willing)).result()
+            except RoundFailed:
+                if not tries_left:
+                    raise
+                continue
+            self._use(run)
+            if self._usable(run.cohort, self._present(willing)):
+                return run
+        raise RoundFailed(f"members come and go: no {least} of them kept keys for a round")
+
+    # The phases ahead of time; on a thread of their own.
+
+    def _exchange(self, willing: set[str]) -> _Run:
+        """One key exchange.
+
+        Raises:
+            RoundFailed: if fewer than N - D members take part to its end.
+        """
+        key_sets = KeySets(self._next, self._count)
+        self._next += self._count
+        exchange = KeyExchange(self._setup, key_sets)
+        present = self._present(willing)
+        chosen = choose(self._terms, willing=willing, present=present)
+        asked = tuple(name for name in chosen if name in present)
+        keys = {"first": key_sets.first, "count": key_sets.count}
+        advertise = dict.fromkeys(asked, self._content(keys, 0, key_sets.first))
+        self._collect("advertise", advertise, exchange.take_advertisement, ahead=True)
+        offer = self._content(keys | {"body": exchange.offer()}, 0, key_sets.first)
+        share = dict.fromkeys(exchange.advertisers, offer)
+        self._collect("share", share, exchange.take_shares, ahead=True)
+        deliver = {
+            name: self._content(keys | {"body": exchange.delivery(name)}, 0, key_sets.first)
+            for name in exchange.close()
+        }
+
+        def take_ready(name: str, body: bytes, signature: bytes) -> None:
+            for dealer in exchange.take_ready(name, body, signature):
+                what = f"{key_sets}: complains of what {dealer} dealt; one of the two is at fault"
+                self._monitor.emit(MemberFaulted(name, what))
+
+        self._collect("deliver", deliver, take_ready, ahead=True)
+        cohort = exchange.finish()
+        for name in cohort.ready_names:
+            self._strikes.pop(name, None)
+        return _Run(cohort, chosen)
+
+    # Messages.
+
+    def _phase(
+        self, phase: str, unmasking: Unmasking, members: tuple[str, ...], body: bytes, take: Take
+    ) -> None:
+        attempt = unmasking.attempt
+        keys: dict[str, int | bytes] = {"key_set": attempt.key_set, "body": body}
+        content = self._content(keys, attempt.round, attempt.attempt)
+        self._collect(phase, dict.fromkeys(members, content), take, ahead=False)
+
+    def _collect(
+        self, phase: str, contents: Mapping[str, RecordDict], take: Take, *, ahead: bool
+    ) -> None:
+        """Sends each member its content and takes the answers; faults are told, not raised."""
+        messages = {
+            name: self._grid.create_message(
+                content, f"train.{phase}", self._node_ids[name], str(content["task"]["round"])
+            )
+            for name, content in contents.items()
+        }
+        if not messages:
+            return
+        privacy, deadlines = self._terms.privacy, self._deadlines
+        self._grid.expect(
+            task_key(next(iter(messages.values()))),
+            Expectation(
+                least=privacy.least_survivors if ahead else privacy.threshold,
+                patience_s=deadlines.keys_s if ahead else deadlines.reconnect_grace_s,
+            ),
+        )
+        replies = self._grid.send_and_receive(messages.values(), timeout=deadlines.round_s)
+        for name, reply in zip(messages, replies, strict=True):
+            if reply.has_error():  # the service has told
+                self._strikes[name] += reply.error.code != ABSENT_CODE
+                continue
+            try:
+                take(name, *_signed(name, reply))
+            except MemberFault as error:
+                self._fault(error)
+
+    def _fault(self, error: MemberFault) -> None:
+        self._strikes[error.member] += 1
+        self._monitor.emit(MemberFaulted(error.member, error.what))
+
+    def _content(
+        self, keys: Mapping[str, int | bytes], round_number: int, attempt: int
+    ) -> RecordDict:
+        return RecordDict(
+            {
+                "task": ConfigRecord(
+                    {"study": self._terms.label, "round": round_number, "attempt": attempt}
+                ),
+                "terms": ConfigRecord({"terms_hash": self._terms.hash}),
+                "keys": ConfigRecord(dict(keys)),
+            }
+        )
+
+
+def _signed(name: str, reply: Message) -> tuple[bytes, bytes]:
+    """Body and signature of a reply.
+
+    Raises:
+        MemberFault: if they are not there.
+    """
+    record = reply.content.get("signed")
+    if isinstance(record, ConfigRecord):
+        body, signature = record.get("body"), record.get("signature")
+        if isinstance(body, bytes) and isinstance(signature, bytes):
+            return body, signature
+    raise MemberFault(name, "answered without a signed body")
+
+
+def _run_length(setup: Setup) -> int:
+    """How many key sets are made at once: fewer where a cohort's shares take much memory."""
+    size = setup.terms.privacy.cohort_size
+    each_bytes = DEAL_BYTES * size * setup.graph.holders(size)
+    return max(1, min(RUN, RUN_BYTES // each_bytes))
