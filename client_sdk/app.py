@@ -99,9 +99,13 @@ def make_client_app(node_of: Callable[[Context], Node]) -> ClientApp:
     @app.train("unmask", mods=[stand_guard])
     def unmask(message: Message, context: Context) -> Message:
         """Reveals what removes the masks from the sum."""
-        masking = _masking(message, context)
+        node = node_of(context)
+        terms = accepted_terms(node, message)
+        masking = node.masking(terms)
         attempt = masking.contributed(attempt_of(message))
-        return _signed(message, masking.unmask(attempt, body_of(message)))
+        answer = _signed(message, masking.unmask(attempt, body_of(message)))
+        node.noise.prepare(terms.dimension)  # while the coordinator works on the sum
+        return answer
 
     def _masking(message: Message, context: Context) -> MaskingMember:
         node = node_of(context)

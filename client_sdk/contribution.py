@@ -12,9 +12,8 @@ import numpy.typing as npt
 
 from client_sdk.node import Node
 from client_sdk.recipes.propensity.contribute import contribute
-from privacy.fixedpoint import SHARE_SCALE, Grid, encode, to_ring
+from privacy.fixedpoint import Grid, encode, to_ring
 from privacy.keystream import KeyStream
-from privacy.noise import DiscreteGaussian
 from privacy.sampling import batch_shape, sample_slots
 from privacy.terms import Terms
 
@@ -53,5 +52,5 @@ def contribution(
         _LOG.exception("the contribution is noise alone")
         block_sums = np.zeros((shape.blocks, terms.dimension), dtype=np.float32)
     update = encode(block_sums, grid, grid.limit(name), stream)
-    DiscreteGaussian(SHARE_SCALE).add_to(update, stream)
+    update += node.noise.take(terms.dimension)
     return to_ring(update, grid)

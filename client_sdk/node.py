@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from client_sdk.dataset import Dataset
 from client_sdk.journal import Journal
+from client_sdk.noise_ahead import NoiseAhead
 from client_sdk.policy import Policy
 from privacy.errors import RequestRefusal
 from privacy.identity import Identity
@@ -45,6 +46,7 @@ class Node:
     journal: Journal
     keep_model: KeepModel
     identity: Identity | None = None
+    noise: NoiseAhead = field(default_factory=NoiseAhead, repr=False)
     _block_key: bytes = field(default_factory=lambda: os.urandom(32), repr=False)
     _enrolments: dict[TermsHash, Enrolment] = field(default_factory=dict, repr=False)
     _masking: dict[TermsHash, MaskingMember] = field(default_factory=dict, repr=False)

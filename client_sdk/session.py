@@ -19,6 +19,7 @@ from typing import Final
 import grpc
 import grpc.aio
 
+from client_sdk.priority import give_way
 from privacy.errors import LinkError
 from protos.alliance.v1 import exchange_pb2 as wire
 from protos.alliance.v1 import exchange_pb2_grpc
@@ -97,7 +98,7 @@ class Session:
         self._most_task_bytes = most_task_bytes
         self._software = software
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="client-app")
-        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="client-app-ahead")
+        self._ahead = ThreadPoolExecutor(1, "client-app-ahead", initializer=give_way)
         self._answers: OrderedDict[TaskKey, Answer] = OrderedDict()
         self._working: dict[TaskKey, asyncio.Task[None]] = {}
         self._over: OrderedDict[TaskKey, None] = OrderedDict()

@@ -13,16 +13,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, RecordDict
 
 from coordinator.cohort import choose
 from coordinator.config import Deadlines
 from coordinator.grid import ABSENT_CODE, Expectation, LinkGrid, task_key
 from coordinator.monitor import MemberFaulted, Monitor
 from coordinator.round import Round
-from privacy.errors import MemberFault, RoundFailed
+from privacy.errors import RoundFailed
 from privacy.secagg import MOST_KEY_SETS, Attempt, Cohort, KeyExchange, KeySets, Setup, Unmasking
 from privacy.terms import Terms
+from protos.alliance.v1 import exchange_pb2 as wire
+from protos.codec import blob_of
 
 __all__ = ["SecureAggregation"]
 
@@ -268,7 +270,7 @@ class SecureAggregation:
     def _collect(
         self, phase: str, contents: Mapping[str, RecordDict], take: Take, *, ahead: bool
     ) -> None:
-        """Sends each member its content and takes the answers; faults are told, not raised."""
+        """Sends each member its content; answers are taken as they arrive, faults are told."""
         messages = {
             name: self._grid.create_message(
                 content, f"train.{phase}", self._node_ids[name], str(content["task"]["round"])
@@ -278,26 +280,24 @@ class SecureAggregation:
         if not messages:
             return
         privacy, deadlines = self._terms.privacy, self._deadlines
-        self._grid.expect(
-            task_key(next(iter(messages.values()))),
-            Expectation(
-                least=privacy.least_survivors if ahead else privacy.threshold,
-                patience_s=deadlines.keys_s if ahead else deadlines.reconnect_grace_s,
-            ),
+        expectation = Expectation(
+            least=privacy.least_survivors if ahead else privacy.threshold,
+            patience_s=deadlines.keys_s if ahead else deadlines.reconnect_grace_s,
+            check=lambda name, content: self._take(name, content, take),
         )
+        self._grid.expect(task_key(next(iter(messages.values()))), expectation)
         replies = self._grid.send_and_receive(messages.values(), timeout=deadlines.round_s)
         for name, reply in zip(messages, replies, strict=True):
             if reply.has_error():  # the service has told
                 self._strikes[name] += reply.error.code != ABSENT_CODE
-                continue
-            try:
-                take(name, *_signed(name, reply))
-            except MemberFault as error:
-                self._fault(error)
 
-    def _fault(self, error: MemberFault) -> None:
-        self._strikes[error.member] += 1
-        self._monitor.emit(MemberFaulted(error.member, error.what))
+    def _take(self, name: str, content: wire.Content, take: Take) -> None:
+        """Gives an answer to its state machine as it arrives, on the service's loop.
+
+        Raises:
+            MemberFault: if it is not what it should be.
+        """
+        take(name, blob_of(content, "signed", "body"), blob_of(content, "signed", "signature"))
 
     def _content(
         self, keys: Mapping[str, int | bytes], round_number: int, attempt: int
@@ -311,20 +311,6 @@ class SecureAggregation:
                 "keys": ConfigRecord(dict(keys)),
             }
         )
-
-
-def _signed(name: str, reply: Message) -> tuple[bytes, bytes]:
-    """Body and signature of a reply.
-
-    Raises:
-        MemberFault: if they are not there.
-    """
-    record = reply.content.get("signed")
-    if isinstance(record, ConfigRecord):
-        body, signature = record.get("body"), record.get("signature")
-        if isinstance(body, bytes) and isinstance(signature, bytes):
-            return body, signature
-    raise MemberFault(name, "answered without a signed body")
 
 
 def _run_length(setup: Setup) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from coordinator.round import Contribution, Round
@@ -11,7 +11,7 @@ from protos.alliance.v1 import exchange_pb2 as wire
 from protos.codec import TaskKey, chunks, fits
 from protos.limits import LIMITS
 
-__all__ = ["Absent", "Answered", "Exchange", "Outcome", "Outgoing", "Refused"]
+__all__ = ["Absent", "Answered", "Check", "Exchange", "Outcome", "Outgoing", "Refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ class Absent:
 
 
 Outcome = Answered | Refused | Absent
+Check = Callable[[str, wire.Content], None]
+"""Takes a member's answer without arrays as it arrives; raises `MemberFault` if it is not good."""
 
 
 @dataclass(slots=True, eq=False)
@@ -57,6 +59,7 @@ class Exchange:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     over: bool = False
+    check: Check | None = None
     patience_s: float | None = None
     """How long the others are waited for once enough have answered; None for the deadline."""
     enough_s: float | None = None

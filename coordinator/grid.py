@@ -14,7 +14,7 @@ from flwr.app import ConfigRecord, Error, Message, Metadata, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from coordinator.exchange import Absent, Answered, Outcome, Outgoing
+from coordinator.exchange import Absent, Answered, Check, Outcome, Outgoing
 from coordinator.round import Contribution, Round
 from coordinator.service import ExchangeService
 from privacy.errors import LinkError
@@ -53,11 +53,13 @@ class Expectation:
         least: answers that are enough not to wait for late members.
         round: where contributions go as their chunks arrive; None for answers without arrays.
         patience_s: how long anybody else is waited for once ``least`` have answered.
+        check: is given each answer without arrays as it arrives, on the service's loop.
     """
 
     least: int = 0
     round: Round | None = None
     patience_s: float | None = None
+    check: Check | None = None
 
 
 class LinkGrid(Grid):
@@ -195,6 +197,7 @@ class LinkGrid(Grid):
                     round_=(expected := self._expected.pop(key, Expectation())).round,
                     least=expected.least,
                     patience_s=expected.patience_s,
+                    check=expected.check,
                 ),
                 self._loop,
             )

@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from coordinator.exchange import Absent, Answered, Exchange, Outcome, Outgoing, Refused
+from coordinator.exchange import Absent, Answered, Check, Exchange, Outcome, Outgoing, Refused
 from coordinator.membership import authenticate, greet
 from coordinator.monitor import MemberFaulted, MemberJoined, MemberLeft, MemberRefused, Monitor
 from coordinator.round import Contribution, Round
@@ -104,6 +104,7 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
         round_: Round | None = None,
         least: int = 0,
         patience_s: float | None = None,
+        check: Check | None = None,
     ) -> dict[str, Outcome]:
         """Sends a task to members and collects their answers; never waits past ``timeout_s``.
 
@@ -118,6 +119,7 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
             round_: where contributions go; without one an answer may carry no arrays.
             least: answers that are enough not to wait for late members.
             patience_s: how long to wait for anybody else once ``least`` have answered.
+            check: is given each answer as it arrives; one it finds at fault does not count.
 
         Raises:
             LinkError: if a task of that key is open already.
@@ -125,7 +127,9 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
         if key in self._open:
             raise LinkError(f"{key}: is open already")
         now_s = asyncio.get_running_loop().time()
-        exchange = Exchange(key, tasks, round_, now_s, now_s + timeout_s, patience_s=patience_s)
+        exchange = Exchange(
+            key, tasks, round_, now_s, now_s + timeout_s, check=check, patience_s=patience_s
+        )
         self._open[key] = exchange
         for member in tasks:
             if member in self._connections:
@@ -295,6 +299,8 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
             if exchange.round is None:
                 array_specs(answer.content, most_bytes=0)
                 decode(answer.content)
+                if exchange.check is not None:
+                    exchange.check(member, answer.content)
                 self._late.discard(member)
                 exchange.settle(member, Answered(answer.content))
                 return
@@ -379,9 +385,9 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
 
 async def _wait(event: asyncio.Event, until_s: float) -> bool:
     """Waits for an event until a moment of the loop's clock; whether it came."""
-    remaining_s = until_s - asyncio.get_running_loop().time()
     try:
-        await asyncio.wait_for(event.wait(), max(0.0, remaining_s))
+        async with asyncio.timeout_at(until_s):
+            await event.wait()
     except TimeoutError:
         return False
     return True

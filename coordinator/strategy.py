@@ -47,7 +47,7 @@ LONGEST_PAUSE_S: Final = 30.0
 """A failed attempt is spent: what made it fail gets time to mend, twice as long each time."""
 MOST_REFUSALS: Final = 3
 """Refusals in a row after which a member is not asked any more."""
-PUBLISH_EVERY_S: Final = 0.1
+PUBLISH_EVERY_S: Final = 1.0
 
 Publish = Callable[[npt.NDArray[np.float32], int, bool], str]
 """Keeps published parameters: (parameters, round, whether it is the last); says where."""
@@ -330,7 +330,7 @@ class PrivateSumStrategy(Strategy):
         return None
 
     def _publish_now_and_then(self, round_number: int) -> None:
-        """Publishes the newest parameters, at most ten times a second; the last ones always are."""
+        """Publishes the newest parameters, at most once a second; the last ones always are."""
         now_s = time.perf_counter()
         if now_s - self._published_s >= PUBLISH_EVERY_S:
             self._published_s = now_s
