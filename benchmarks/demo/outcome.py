@@ -105,8 +105,8 @@ class Outcome:
             f"(here {known}):\n"
             f"  epsilon        {_profile(self.opened['epsilon_profile'])}\n"
             f"  epsilon_local  {_profile(self.opened['epsilon_local_profile'])}\n"
-            "The coordinator sees sums over the retailers only; epsilon_local is what would hold if "
-            "it saw the messages behind them. Settings of the model were chosen on other "
+            "The coordinator sees sums over the retailers only; epsilon_local is what would hold "
+            "if it saw the messages behind them. Settings of the model were chosen on other "
             "splits of this data, which epsilon does not cover. The comparison needs all data on "
             "one machine; only this demo can make it.",
             highlight=False,

@@ -375,7 +375,7 @@ class Unmasking:
             entries = Revealed.decode(body).entries
         self._revealed.add(index)
         bad = [
-            self._setup.name(dealer)
+            self._setup.name(dealer) if dealer in self.cohort.members else f"index {dealer}"
             for dealer, share, salt in entries
             if not self._keep(index, dealer, share, salt)
         ]

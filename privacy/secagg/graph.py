@@ -94,7 +94,9 @@ def _sparse(cohort: int, colluders: int, dropouts: int, threshold: int) -> Graph
     degrees = range(2, cohort - dropouts - 1)
     # Condition (b) alone falls as the degree grows: what is too small for it is passed over.
     least = bisect_left(
-        degrees, float(SECURITY_BITS), key=lambda degree: -_exposed(cohort, colluders, dropouts, degree)
+        degrees,
+        float(SECURITY_BITS),
+        key=lambda degree: -_exposed(cohort, colluders, dropouts, degree),
     )
     for degree in degrees[least:]:
         share_threshold = _share_threshold(cohort, colluders, dropouts, degree)

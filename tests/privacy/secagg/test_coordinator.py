@@ -798,3 +798,10 @@ def test_nothing_is_delivered_outside_the_cohort(name):
     stage.alliance.exchange.close()
     with pytest.raises(MemberFault, match="not open for it"):
         stage.alliance.exchange.delivery(name)
+
+
+def test_a_share_of_nobody_names_its_revealer():
+    stage = Stage("unmask")
+    entries = [one for one in Revealed.decode(stage.body(HER)).entries if one[0] != 8]
+    body = Revealed((*entries, (10**6, bytes(33), bytes(16)))).encode()
+    stage.faults(HER, body, match="did not sign: index 1000000")
