@@ -117,6 +117,7 @@ def make_client_app(node_of: Callable[[Context], Node]) -> ClientApp:
         node = node_of(context)
         terms = accepted_terms(node, message)
         node.keep_model(terms, parameters(message, terms))
+        node.forget(terms)
         return Message(RecordDict({"kept": ConfigRecord({"kept": True})}), reply_to=message)
 
     return app

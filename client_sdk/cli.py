@@ -32,8 +32,9 @@ def _root() -> None:
 @app.command()
 def run(config: ConfigFile) -> None:
     """Checks the data, connects to the coordinator, and answers until stopped."""
-    from client_sdk.process import open_node, serve
+    from client_sdk.process import forbid_core_dumps, open_node, serve
 
+    forbid_core_dumps()
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )

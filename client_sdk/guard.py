@@ -145,7 +145,7 @@ def attempt_of(message: Message) -> Attempt:
     (key_set,) = _integers(message, "keys", "key_set")
     number, attempt = _integers(message, "task", "round", "attempt")
     record = message.content.get("model_hash")
-    model = record["sha256"] if isinstance(record, ConfigRecord) else b""
+    model = record.get("sha256") if isinstance(record, ConfigRecord) else b""
     return Attempt(key_set, number, attempt, model if isinstance(model, bytes) else b"")
 
 
@@ -216,7 +216,11 @@ def _config(message: Message, name: str) -> ConfigRecord:
 def _integers(message: Message, record: str, *names: str) -> tuple[int, ...]:
     """Non-negative integers of 32 bits from one record."""
     values = [_config(message, record).get(name) for name in names]
-    numbers = tuple(value for value in values if isinstance(value, int) and 0 <= value < 1 << 32)
+    numbers = tuple(
+        value
+        for value in values
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32
+    )
     if len(numbers) != len(names):
         raise RequestRefusal(f"the message names no {' and '.join(names)}")
     return numbers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -49,6 +50,7 @@ class Node:
     noise: NoiseAhead = field(default_factory=NoiseAhead, repr=False)
     _block_key: bytes = field(default_factory=lambda: os.urandom(32), repr=False)
     _enrolments: dict[TermsHash, Enrolment] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _masking: dict[TermsHash, MaskingMember] = field(default_factory=dict, repr=False)
 
     def enrolment(self, terms: Terms) -> Enrolment:
@@ -68,6 +70,12 @@ class Node:
         """
         if self.identity is None:
             raise RequestRefusal("this node is simulated: it has no identity and masks nothing")
-        if terms.hash not in self._masking:
-            self._masking[terms.hash] = MaskingMember(terms, self.entry.name, self.identity)
-        return self._masking[terms.hash]
+        with self._lock:
+            if terms.hash not in self._masking:
+                self._masking[terms.hash] = MaskingMember(terms, self.entry.name, self.identity)
+            return self._masking[terms.hash]
+
+    def forget(self, terms: Terms) -> None:
+        """Drops the round secrets of a study that is over."""
+        with self._lock:
+            self._masking.pop(terms.hash, None)

@@ -31,7 +31,14 @@ from privacy.terms import DataContract, RosterEntry, Terms, first_problem
 from protos.config import read_config, read_secret
 from protos.memory import settle
 
-__all__ = ["make_identity", "open_node", "read_contract", "score_rows", "serve"]
+__all__ = [
+    "forbid_core_dumps",
+    "make_identity",
+    "open_node",
+    "read_contract",
+    "score_rows",
+    "serve",
+]
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,6 +55,16 @@ def read_contract(path: Path) -> DataContract:
         raise ConfigurationError(f"{path}: {error.strerror}") from error
     except ValidationError as error:
         raise ConfigurationError(f"{path}: {first_problem(error)}") from error
+
+
+def forbid_core_dumps() -> None:
+    """Keeps round secrets out of core dumps; call before anything secret is read.
+
+    The kernel takes a limit of one byte for "no dump, not even to a program that collects them".
+    """
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    least = 1 if hard != 0 else 0
+    resource.setrlimit(resource.RLIMIT_CORE, (least, least))
 
 
 def make_identity(path: Path) -> IdentityKey:
@@ -129,9 +146,8 @@ async def serve(config: NodeConfig, node: Node) -> None:
     from client_sdk.app import answerer, make_client_app
 
     tls = config.tls.read()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # round secrets are never on disk
-    if not isinstance(node.journal, SqliteJournal):
-        raise ConfigurationError("a node on the link needs a journal on disk")
+    if not isinstance(node.journal, SqliteJournal) or node.identity is None:
+        raise ConfigurationError("a node on the link needs a journal on disk and an identity")
     journal = node.journal
     DiscreteGaussian(SHARE_SCALE)  # builds the table before the first task waits for it
     context = Context(

@@ -6,8 +6,9 @@ coming attempts travel on a thread of their own, while the present attempt is tr
 
 from __future__ import annotations
 
+import math
+import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ from flwr.app import ConfigRecord, RecordDict
 
 from coordinator.cohort import choose
 from coordinator.config import Deadlines
-from coordinator.grid import ABSENT_CODE, Expectation, LinkGrid, task_key
-from coordinator.monitor import MemberFaulted, Monitor
+from coordinator.grid import Expectation, LinkGrid, task_key
+from coordinator.monitor import KeysFailed, MemberFaulted, Monitor
 from coordinator.round import Round
-from privacy.errors import RoundFailed
+from coordinator.standing import Standing
+from privacy.errors import AllianceError, RoundFailed
 from privacy.secagg import MOST_KEY_SETS, Attempt, Cohort, KeyExchange, KeySets, Setup, Unmasking
 from privacy.terms import Terms
 from protos.alliance.v1 import exchange_pb2 as wire
@@ -34,12 +36,17 @@ RUN_BYTES: Final = 32 << 20
 """Sealed shares of one run held at the coordinator, about."""
 DEAL_BYTES: Final = 162
 """One holder's hashes and sealed shares of one key set."""
-RENEW_S: Final = 1.0
-"""Between two exchanges that are only made to take a missing member back in."""
-TRIES: Final = 3
-"""Key exchanges tried in a row before a study gives up; they spend nothing."""
-STRIKES: Final = 3
-"""Faults after which a member is left out of key exchanges."""
+RENEW_S: Final = 0.1
+LONGEST_RENEW_S: Final = 30.0
+"""Between the beginnings of two exchanges; twice as long each time where members stay missing."""
+EPOCH_S: Final = 1_767_225_600
+"""The beginning of 2026."""
+SECONDS_PER_KEY_SET: Final = 8
+"""Numbers reach for centuries; a coordinator that starts again is above the last one's, mostly."""
+PAUSE_S: Final = 0.5
+"""After an exchange that failed, twice as long each time; exchanges spend nothing."""
+SKIPPED: Final = 1 << 16
+"""Key sets passed over after an exchange that failed: members may remember higher numbers."""
 
 Take = Callable[[str, bytes, bytes], object]
 """Takes a member's signed body into a state machine."""
@@ -62,6 +69,7 @@ class SecureAggregation:
         monitor: is told who misbehaves.
         deadlines: how long to wait.
         node_ids: by name, of the members that accepted the terms.
+        standing: whom to ask.
 
     Raises:
         TermsError: if the terms' cohorts are too large.
@@ -74,6 +82,7 @@ class SecureAggregation:
         monitor: Monitor,
         deadlines: Deadlines,
         node_ids: Mapping[str, int],
+        standing: Standing,
     ) -> None:
         self._terms = terms
         self._setup = Setup.of(terms)
@@ -82,17 +91,21 @@ class SecureAggregation:
         self._deadlines = deadlines
         self._node_ids = node_ids
         self._count = _run_length(self._setup)
-        self._strikes: Counter[str] = Counter()
-        self._next = 1
+        self._standing = standing
+        self._closed = threading.Event()
+        # Above what members remember of an earlier coordinator; where it is not, `SKIPPED` helps.
+        self._next = 1 + max(0, int(time.time() - EPOCH_S)) // SECONDS_PER_KEY_SET
         self._run: _Run | None = None
         self._key_set = 0
         self._lost: set[str] = set()
         self._ahead: Future[_Run] | None = None
-        self._ahead_s = 0.0
+        self._ahead_s = -math.inf
+        self._renew_s = RENEW_S
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="key-exchange")
 
     def close(self) -> None:
         """Ends the thread of the key exchange; call when the study is over."""
+        self._closed.set()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def open(
@@ -112,7 +125,7 @@ class SecureAggregation:
         Raises:
             RoundFailed: if too few members are present, or no key exchange succeeds.
         """
-        willing = {name for name in willing if self._strikes[name] < STRIKES}
+        willing = self._askable(willing)
         self._take_ahead(willing)
         run = self._run
         if run is None or not self._usable(run.cohort, self._present(willing)):
@@ -148,13 +161,22 @@ class SecureAggregation:
     def leave_out(self, members: tuple[str, ...]) -> None:
         """Takes members that were found cheating into no further cohort."""
         for name in members:
-            self._strikes[name] = STRIKES
+            self._standing.leave_out(name)
+        if self._run is not None and self._tainted(self._run):
+            self._run = None
 
     def lost(self, member: str) -> None:
         """A member refused to contribute: it may have lost its keys, and waits for new ones."""
         self._lost.add(member)
 
     # Which key sets are used.
+
+    def _askable(self, willing: set[str]) -> set[str]:
+        return {name for name in willing if self._standing.may(name)}
+
+    def _tainted(self, run: _Run) -> bool:
+        """Whether a cheater dealt shares in a run: its secrets are needed and cannot be rebuilt."""
+        return any(self._standing.cheated(name) for name in run.cohort.names)
 
     def _present(self, willing: set[str]) -> set[str]:
         connected = {self._grid.member(node_id) for node_id in self._grid.get_node_ids()}
@@ -172,10 +194,9 @@ class SecureAggregation:
         if self._ahead is None or not self._ahead.done():
             return
         present = self._present(willing)
-        try:
-            prepared = self._ahead.result()
-        except RoundFailed:
-            self._ahead = None  # its members' faults were told; the next start tries again
+        prepared = self._finished(self._ahead)
+        if prepared is None or self._tainted(prepared):
+            self._ahead = None
             return
         here = set(self._run.cohort.ready_names) - self._lost if self._run else set()
         gains = len(present & set(prepared.cohort.ready_names)) > len(present & here)
@@ -195,31 +216,49 @@ class SecureAggregation:
         present = self._present(willing)
         there = present & set(cohort.ready_names) - self._lost
         lacks = len(there) < min(len(present), self._terms.privacy.cohort_size)
-        waited = time.monotonic() - self._ahead_s > RENEW_S
-        if (left <= self._count // 2 and left < rounds_left) or (lacks and waited and rounds_left):
+        waited = time.monotonic() - self._ahead_s > self._renew_s
+        if rounds_left and waited and (left < min(self._count // 2 + 1, rounds_left) or lacks):
+            self._renew_s = min(2 * self._renew_s, LONGEST_RENEW_S) if lacks else RENEW_S
             self._ahead_s = time.monotonic()
             self._ahead = self._thread.submit(self._exchange, willing)
+
+    def _finished(self, exchange: Future[_Run]) -> _Run | None:
+        """What an exchange led to, once it has; None if it failed, which is told."""
+        try:
+            return exchange.result()
+        except AllianceError as error:
+            if isinstance(error, RoundFailed):
+                self.leave_out(error.members)
+            self._next += SKIPPED
+            self._ahead_s = time.monotonic()
+            self._monitor.emit(KeysFailed(str(error)))
+            return None
 
     def _exchange_now(self, willing: set[str]) -> _Run:
         """A run of key sets, now: the one on its way, or new ones.
 
         Raises:
-            RoundFailed: if too few members are present or answer.
+            RoundFailed: if none came about in ``assemble_s``.
         """
-        least = self._terms.privacy.least_survivors
-        for tries_left in reversed(range(TRIES)):
-            self._grid.assemble(willing, least=least, timeout_s=self._deadlines.assemble_s)
+        least, pause_s = self._terms.privacy.least_survivors, PAUSE_S
+        until_s = time.monotonic() + self._deadlines.assemble_s
+        while True:
+            asked = self._askable(willing)
+            left_s = max(0.0, until_s - time.monotonic())
+            self._grid.assemble(asked, least=least, timeout_s=left_s)
             ahead, self._ahead = self._ahead, None
-            try:
-                run = (ahead or self._thread.submit(self._exchange, willing)).result()
-            except RoundFailed:
-                if not tries_left:
-                    raise
-                continue
-            self._use(run)
-            if self._usable(run.cohort, self._present(willing)):
-                return run
-        raise RoundFailed(f"members come and go: no {least} of them kept keys for a round")
+            run = self._finished(ahead or self._thread.submit(self._exchange, asked))
+            if run is not None and not self._tainted(run):
+                self._use(run)
+                if self._usable(run.cohort, self._present(asked)):
+                    return run
+            if time.monotonic() + pause_s >= until_s:
+                raise RoundFailed(
+                    f"no {least} members exchanged keys within {self._deadlines.assemble_s:g} s; "
+                    "the events above say who is missing"
+                )
+            time.sleep(pause_s)
+            pause_s *= 2
 
     # The phases ahead of time; on a thread of their own.
 
@@ -254,7 +293,7 @@ class SecureAggregation:
         self._collect("deliver", deliver, take_ready, ahead=True)
         cohort = exchange.finish()
         for name in cohort.ready_names:
-            self._strikes.pop(name, None)
+            self._standing.good(name)
         return _Run(cohort, chosen)
 
     # Messages.
@@ -279,6 +318,8 @@ class SecureAggregation:
         }
         if not messages:
             return
+        if self._closed.is_set():
+            raise RoundFailed("the study is over")
         privacy, deadlines = self._terms.privacy, self._deadlines
         expectation = Expectation(
             least=privacy.least_survivors if ahead else privacy.threshold,
@@ -289,7 +330,7 @@ class SecureAggregation:
         replies = self._grid.send_and_receive(messages.values(), timeout=deadlines.round_s)
         for name, reply in zip(messages, replies, strict=True):
             if reply.has_error():  # the service has told
-                self._strikes[name] += reply.error.code != ABSENT_CODE
+                self._standing.strike(name)
 
     def _take(self, name: str, content: wire.Content, take: Take) -> None:
         """Gives an answer to its state machine as it arrives, on the service's loop.

@@ -7,6 +7,7 @@ from typing import TextIO
 from coordinator.monitor import (
     AttemptFailed,
     Event,
+    KeysFailed,
     Listening,
     MemberFaulted,
     MemberJoined,
@@ -63,6 +64,8 @@ def line(event: Event) -> str:
             )
         case AttemptFailed():
             return f"round {event.round} attempt {event.attempt} failed: {event.sentence}"
+        case KeysFailed():
+            return f"exchange of keys failed: {event.sentence}"
         case StudyFinished():
             return (
                 f"study {event.study} finished: {event.rounds} rounds, {event.attempts_spent} "

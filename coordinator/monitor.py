@@ -14,6 +14,7 @@ __all__ = [
     "AttemptFailed",
     "Event",
     "JsonLines",
+    "KeysFailed",
     "Listening",
     "MemberFaulted",
     "MemberJoined",
@@ -107,6 +108,13 @@ class AttemptFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class KeysFailed:
+    """Too few members took part in an exchange of keys; nothing was spent, there is another."""
+
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
 class StudyFinished:
     """The model is published."""
 
@@ -126,6 +134,7 @@ Event = (
     | MemberFaulted
     | RoundClosed
     | AttemptFailed
+    | KeysFailed
     | StudyFinished
 )
 Sink = Callable[[Event], None]

@@ -75,7 +75,8 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
         self._monitor = monitor
         self._grace_s = reconnect_grace_s
         self._connections: dict[str, _Connection] = {}
-        self._late: set[str] = set()
+        self._late: set[tuple[str, str]] = set()
+        """Members with the phase they missed last; an answer to that phase clears it."""
         self._open: dict[TaskKey, Exchange] = {}
         self._arrivals = asyncio.Event()
 
@@ -146,20 +147,21 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
     def _wait_until(self, exchange: Exchange, least: int) -> float | None:
         """When to look again; None when nobody is worth waiting for."""
         now_s = asyncio.get_running_loop().time()
+        phase = exchange.key.phase
         absent = exchange.tasks.keys() - self._connections.keys()
         graces_s = {}
         if sum(isinstance(one, Answered) for one in exchange.outcomes.values()) >= least:
-            absent |= self._late
+            absent |= {member for member in exchange.tasks if (member, phase) in self._late}
             if exchange.patience_s is not None:
                 exchange.enough_s = exchange.enough_s or now_s
                 graces_s = dict.fromkeys(exchange.tasks, exchange.enough_s + exchange.patience_s)
         for member in absent:
             left_s = exchange.first_left_s.get(member, exchange.opened_s)
-            if member not in self._late:
+            if (member, phase) not in self._late:
                 graces_s[member] = left_s + self._grace_s
-            elif member in self._connections:
+            elif member in self._connections and exchange.patience_s is None:
                 graces_s[member] = exchange.opened_s + self._grace_s
-            else:  # it was given its grace in an earlier round
+            else:  # it was given its time in an earlier round
                 graces_s[member] = exchange.opened_s
         return exchange.wait_until(now_s, graces_s)
 
@@ -178,7 +180,9 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
                 continue
             exchange.outcomes[member] = Absent()
             if exchange.round is None or not exchange.round.is_waiting(member):
-                self._late.add(member)  # who waited for its turn to send is not to blame
+                self._late.add(
+                    (member, exchange.key.phase)
+                )  # who waited for its turn to send is not to blame
             if exchange.round is not None:
                 exchange.round.drop(member)
             if member in self._connections:
@@ -301,7 +305,7 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
                 decode(answer.content)
                 if exchange.check is not None:
                     exchange.check(member, answer.content)
-                self._late.discard(member)
+                self._late.discard((member, key.phase))
                 exchange.settle(member, Answered(answer.content))
                 return
             specs = array_specs(answer.content, most_bytes=exchange.round.size_bytes)
@@ -345,7 +349,7 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
             return
         exchange = self._exchange_of(connection, key)
         sentence = printable(refusal.sentence)
-        self._late.discard(connection.member)
+        self._late.discard((connection.member, exchange.key.phase))
         if exchange.round is not None:
             exchange.round.drop(connection.member)
             self._clear_next(exchange)
@@ -355,7 +359,7 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
     def _settle(
         self, connection: _Connection, exchange: Exchange, contribution: Contribution
     ) -> None:
-        self._late.discard(connection.member)
+        self._late.discard((connection.member, exchange.key.phase))
         receipt = wire.Receipt(id=exchange.key.to_wire(), sha256=contribution.sha256)
         connection.send(wire.CoordinatorFrame(receipt=receipt))
         exchange.settle(connection.member, Answered(contribution))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -33,6 +32,7 @@ from coordinator.monitor import (
     StudyOpened,
 )
 from coordinator.round import Release, Round
+from coordinator.standing import Standing
 from privacy.accounting import Accountant
 from privacy.errors import MemberFault, RoundFailed
 from privacy.secagg import model_hash
@@ -45,8 +45,6 @@ EPSILON_POINTS: Final = 64
 FAILED_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 30.0
 """A failed attempt is spent: what made it fail gets time to mend, twice as long each time."""
-MOST_REFUSALS: Final = 3
-"""Refusals in a row after which a member is not asked any more."""
 PUBLISH_EVERY_S: Final = 1.0
 
 Publish = Callable[[npt.NDArray[np.float32], int, bool], str]
@@ -82,7 +80,7 @@ class PrivateSumStrategy(Strategy):
         self._spent = _spent_table(self._accountant)
         self._state = recipe.initial_state(terms)
         self._names: dict[int, str] = {}
-        self._refusals: Counter[str] = Counter()
+        self._standing = Standing()
         self._aggregation: SecureAggregation | None = None
         self._round: Round | None = None
         self._asked: tuple[str, ...] = ()
@@ -113,7 +111,7 @@ class PrivateSumStrategy(Strategy):
         if isinstance(grid, LinkGrid):
             node_ids = {name: node_id for node_id, name in self._names.items()}
             self._aggregation = SecureAggregation(
-                self._terms, grid, self._monitor, self._deadlines, node_ids
+                self._terms, grid, self._monitor, self._deadlines, node_ids, self._standing
             )
         try:
             result = self._learn(grid, willing)
@@ -234,7 +232,7 @@ class PrivateSumStrategy(Strategy):
                 f"round {round_number}: all {self._terms.privacy.max_attempts} attempts of the "
                 "terms are used; propose a new study"
             )
-        willing = {name for name in willing if self._refusals[name] < MOST_REFUSALS}
+        willing = {name for name in willing if self._standing.may(name)}
         if self._aggregation is None:
             present = {self._names[node] for node in grid.get_node_ids() if node in self._names}
             unmasking, self._asked = None, choose(self._terms, willing=willing, present=present)
@@ -284,9 +282,15 @@ class PrivateSumStrategy(Strategy):
         open_round = self._expect_round()
         for reply in replies:
             name = self._names[reply.metadata.src_node_id]
-            refused = reply.has_error() and reply.error.code != ABSENT_CODE
-            self._refusals[name] = self._refusals[name] + 1 if refused else 0
-            if refused and self._aggregation is not None:
+            if reply.has_error():
+                self._standing.strike(name)
+            else:
+                self._standing.good(name)
+            if (
+                self._aggregation is not None
+                and reply.has_error()
+                and reply.error.code != ABSENT_CODE
+            ):
                 self._aggregation.lost(name)
             if not reply.has_error():
                 self._add_simulated(open_round, name, reply)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -26,10 +27,11 @@ from client_sdk.session import Answer, Session
 from coordinator.aggregation import SecureAggregation
 from coordinator.config import Deadlines
 from coordinator.grid import Expectation, LinkGrid, task_key
-from coordinator.monitor import Event, MemberFaulted, Monitor
+from coordinator.monitor import Event, KeysFailed, MemberFaulted, Monitor
 from coordinator.round import Release, Round
 from coordinator.server import start_server
 from coordinator.service import ExchangeService
+from coordinator.standing import Standing
 from privacy.errors import RoundFailed
 from privacy.fixedpoint import SHARE_SCALE, Grid
 from privacy.secagg import MaskingMember, model_hash
@@ -64,7 +66,7 @@ class Study:
         self._grid = grid
         self._ids = {name: number for number, name in enumerate(NAMES, start=2)}
         self.aggregation = SecureAggregation(
-            TERMS, grid, Monitor(events.append), DEADLINES, self._ids
+            TERMS, grid, Monitor(events.append), DEADLINES, self._ids, Standing()
         )
 
     def faults(self) -> str:
@@ -330,7 +332,7 @@ def test_below_the_floor_nothing_is_asked_of_the_members(
 ) -> None:
     def main(here: Study) -> None:
         here.willing = set(NAMES[:3])
-        with pytest.raises(RoundFailed, match=r"3 members are present.*demand 4"):
+        with pytest.raises(RoundFailed, match="no 4 members exchanged keys"):
             here.round(1)
 
     here = play(tmp_path, certificates, main)
@@ -389,5 +391,94 @@ def test_no_round_secret_is_on_disk(
         for secret in drawn:
             for form in (secret, secret.hex().encode(), base64.b64encode(secret)):
                 assert form not in kept
+
+    play(tmp_path, certificates, main)
+
+
+def test_a_dealer_whose_deals_do_not_open_is_left_out_before_anything_is_spent(
+    tmp_path: Path, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = MaskingMember._sealed
+
+    def sealed(self: MaskingMember, run: Any, holder: int, opened: Any) -> Any:
+        deal = whole(self, run, holder, opened)
+        if self._index != 5:
+            return deal
+        return type(deal)(deal.member, deal.hashes, deal.nonce, flipped(deal.sealed))
+
+    monkeypatch.setattr(MaskingMember, "_sealed", sealed)
+    releases: list[Release] = []
+    here = play(tmp_path, certificates, lambda here: releases.append(here.round(1)))
+    assert releases[0].contributors == NAMES[:4]
+    assert "complains of what member-4 dealt" in here.faults()
+    assert [event for event in here.events if isinstance(event, KeysFailed)]
+    assert reserved(tmp_path, "member-0") == 1
+
+
+def test_a_dealer_of_another_seed_is_left_out_after_one_attempt(
+    tmp_path: Path, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = MaskingMember._deal
+
+    def deal(self: MaskingMember, run: Any, drawn: Any) -> Any:
+        shares = whole(self, run, drawn)
+        if self._index != 5:
+            return shares
+        commitments = tuple(flipped(one) for one in shares.commitments)
+        return type(shares)(commitments, shares.own_hashes, shares.deals)
+
+    monkeypatch.setattr(MaskingMember, "_deal", deal)
+    contributors: list[tuple[str, ...]] = []
+
+    def main(here: Study) -> None:
+        with pytest.raises(RoundFailed, match="shares that member-4 dealt") as failed:
+            here.round(1)
+        here.aggregation.leave_out(failed.value.members)
+        contributors.extend(here.round(1, attempt).contributors for attempt in (2, 3))
+
+    play(tmp_path, certificates, main)
+    assert contributors == [NAMES[:4]] * 2
+
+
+@pytest.mark.parametrize("phase", ["share", "contribute", "confirm", "unmask"])
+def test_a_silent_member_is_waited_for_once(
+    tmp_path: Path, certificates: Certificates, phase: str
+) -> None:
+    """Its stream is up, and it says nothing in one phase."""
+    quiet = threading.Event()
+
+    def tamper(key: TaskKey, answer: Answer) -> Answer:
+        if key.phase == phase:
+            quiet.wait(60)
+        return answer
+
+    seconds: list[float] = []
+
+    def main(here: Study) -> None:
+        try:
+            for number in range(1, 9):
+                begun_s = time.monotonic()
+                assert len(here.round(number).contributors) >= 4
+                seconds.append(time.monotonic() - begun_s)
+        finally:
+            quiet.set()
+
+    play(tmp_path, certificates, main, tamper)
+    slow = [one for one in seconds if one > 2.0]
+    assert len(slow) <= 1
+    assert sum(seconds) < 25
+
+
+def test_members_that_remember_higher_numbers_serve_a_coordinator_that_does_not(
+    tmp_path: Path, certificates: Certificates
+) -> None:
+    def main(here: Study) -> None:
+        here.round(1)
+        again = SecureAggregation(
+            TERMS, here._grid, Monitor(here.events.append), DEADLINES, here._ids, Standing()
+        )
+        here.aggregation.close()
+        here.aggregation = again
+        assert here.round(2).contributors == NAMES
 
     play(tmp_path, certificates, main)

@@ -104,7 +104,7 @@ class _View:
                     f"round {event['round']}: {len(event['contributors'])} members, "
                     f"epsilon(1) {self._epsilon:.3f}{auc}"
                 )
-            case "AttemptFailed":
+            case "AttemptFailed" | "KeysFailed":
                 return str(event["sentence"])
         return ""
 

@@ -57,6 +57,7 @@ class Cohort:
         key_sets: the run.
         members: indices, increasing.
         ready: indices of members that took delivery; the others count as dropped.
+        complaints: by ready member, the dealers whose deals it does not hold.
         keys: the keys' hash.
         hash: the cohort's hash.
         masks: by member and place, its public mask keys.
@@ -68,6 +69,7 @@ class Cohort:
     key_sets: KeySets
     members: tuple[int, ...]
     ready: frozenset[int]
+    complaints: Mapping[int, frozenset[int]]
     keys: bytes
     hash: bytes
     masks: Mapping[int, tuple[bytes, ...]]
@@ -106,7 +108,8 @@ class KeyExchange:
         self._cohort: tuple[int, ...] = ()
         self._cohort_hash = b""
         self._incoming: dict[int, list[Deal]] = {}
-        self._ready: set[int] = set()
+        self._ready: dict[int, frozenset[int]] = {}
+        """By member that took delivery: the dealers it complains of."""
         self._finished = False
 
     def take_advertisement(self, member: str, body: bytes, signature: bytes) -> None:
@@ -211,16 +214,19 @@ class KeyExchange:
             complaints = read_indices(body)
         if not set(complaints) <= set(self._cohort) - {index}:
             raise MemberFault(member, f"complains of strangers in {self.key_sets}")
-        self._ready.add(index)
+        self._ready[index] = frozenset(complaints)
         return tuple(self._setup.name(dealer) for dealer in complaints)
 
     def finish(self) -> Cohort:
         """What attempts are made with; sealed shares are let go.
 
         Raises:
-            RoundFailed: if fewer than N - D members are ready.
+            RoundFailed: if fewer than N - D members are ready, or somebody's secrets could not be
+                rebuilt; ``members`` are dealers that more than c members complain of, of whom at
+                least one is honest.
         """
         self._enough(len(self._ready), "took delivery of shares")
+        self._check_complaints()
         self._finished = True
         self._incoming.clear()
         hashes = {
@@ -235,12 +241,32 @@ class KeyExchange:
             key_sets=self.key_sets,
             members=self._cohort,
             ready=frozenset(self._ready),
+            complaints=dict(self._ready),
             keys=self._keys,
             hash=self._cohort_hash,
             masks={index: self._advertisements[index].masks for index in self._cohort},
             commitments={index: self._shares[index].commitments for index in self._cohort},
             hashes=hashes,
         )
+
+    def _check_complaints(self) -> None:
+        """Every dealer's secrets must be there to be rebuilt, before an attempt is spent on it."""
+        colluders = self._setup.terms.privacy.colluders
+        cheats, short = [], []
+        for dealer, shares in self._shares.items():
+            complaining = {index for index, dealers in self._ready.items() if dealer in dealers}
+            holders = {dealer, *(deal.member for deal in shares.deals)}
+            good = holders & self._ready.keys() - complaining
+            if len(complaining) > colluders:
+                cheats.append(self._setup.name(dealer))
+            elif len(good) < min(self._setup.graph.share_threshold, len(holders)):
+                short.append(self._setup.name(dealer))
+        if cheats or short:
+            raise RoundFailed(
+                f"{self.key_sets}: too few members hold good shares of what "
+                f"{', '.join([*cheats, *short][:10])} dealt",
+                members=tuple(cheats),
+            )
 
     def _expect(
         self,
@@ -293,7 +319,9 @@ class Unmasking:
         self._lists: Lists | None = None
         self._confirmed: dict[int, bytes] = {}
         self._signatures: bytes | None = None
+        self._answered: set[int] = set()
         self._revealed: set[int] = set()
+        """Members whose answer was good: they count towards t."""
         self._shares: dict[int, dict[int, bytes]] = {}
         """Good shares of the secret the lists call for: by dealer, then holder."""
         self._done = False
@@ -369,16 +397,22 @@ class Unmasking:
                 signed; what is good of it has been taken.
         """
         is_open = self._signatures is not None and not self._done
-        index = self._expect(member, "unmask", is_open, self._revealed, self._confirmed)
+        index = self._expect(member, "unmask", is_open, self._answered, self._confirmed)
         self._verify(index, "unmask", body, signature)
+        self._answered.add(index)
         with _faults(member, self.attempt, "unmask"):
             entries = Revealed.decode(body).entries
-        self._revealed.add(index)
+        due = {dealer for dealer in self.cohort.members if index in self.cohort.hashes[dealer]}
+        missing = due - self.cohort.complaints[index] - {dealer for dealer, _, _ in entries}
         bad = [
             self._setup.name(dealer) if dealer in self.cohort.members else f"index {dealer}"
             for dealer, share, salt in entries
             if not self._keep(index, dealer, share, salt)
         ]
+        if missing:
+            names = [self._setup.name(dealer) for dealer in sorted(missing)]
+            raise MemberFault(member, f"left out shares in {self.attempt}: {', '.join(names[:10])}")
+        self._revealed.add(index)
         if bad:
             raise MemberFault(
                 member,
@@ -403,21 +437,22 @@ class Unmasking:
             raise RoundFailed(f"{self.attempt}: unmasked before")
         self._done = True
         bases: dict[tuple[int, ...], Basis] = {}
-        subtract = [self._own_seed(index, bases) for index in lists.survivors]
-        add: list[bytes] = []
-        survivors = set(lists.survivors)
-        for index in lists.dropped:
-            neighbours = self._neighbours(index) & survivors
-            if not neighbours:
-                continue
-            key = self._mask_key(index, bases)
-            for other in neighbours:
-                secret = key.exchange(self._public(other))
-                seed = pair_seed(
-                    self._setup, secret, self.cohort.hash, self.attempt, one=index, other=other
-                )
-                # The survivor added this mask if its index is the lower one; undo that.
-                (subtract if other < index else add).append(seed)
+        secrets: dict[int, bytes] = {}
+        cheats = []
+        for index in (*lists.survivors, *lists.dropped):
+            if index in self._contributed or self._neighbours(index) & self._contributed:
+                secret = self._rebuilt(index, bases)
+                if secret is None:
+                    cheats.append(self._setup.name(index))
+                else:
+                    secrets[index] = secret
+        if cheats:
+            raise RoundFailed(
+                f"{self.attempt}: the shares that {', '.join(cheats[:10])} dealt do not give the "
+                "secrets that were committed to",
+                members=tuple(cheats),
+            )
+        add, subtract = self._seeds(secrets)
         apply_masks(total, add=add, subtract=subtract, most_threads=most_threads)
 
     @property
@@ -428,20 +463,14 @@ class Unmasking:
 
     # Secrets of members that the lists allow to be rebuilt.
 
-    def _own_seed(self, index: int, bases: dict[tuple[int, ...], Basis]) -> bytes:
-        seed = self._rebuilt(index, bases)
-        if digest("seed", self.cohort.keys, seed) != self.cohort.commitments[index][self._place]:
-            raise self._cheated(index)
-        return self_seed(self._setup, seed, self.cohort.hash, self.attempt, one=index)
+    def _rebuilt(self, index: int, bases: dict[tuple[int, ...], Basis]) -> bytes | None:
+        """A survivor's seed or a dropped member's mask key; None if its dealer cheated.
 
-    def _mask_key(self, index: int, bases: dict[tuple[int, ...], Basis]) -> X25519PrivateKey:
-        key = X25519PrivateKey.from_private_bytes(self._rebuilt(index, bases))
-        if key.public_key().public_bytes_raw() != self.cohort.masks[index][self._place]:
-            raise self._cheated(index)
-        return key
+        The first shares in order are taken, so that one basis serves most members.
 
-    def _rebuilt(self, index: int, bases: dict[tuple[int, ...], Basis]) -> bytes:
-        """A secret from the first shares in order, so that one basis serves most members."""
+        Raises:
+            RoundFailed: if too few good shares of it came back.
+        """
         held = self._shares.get(index, {})
         holders = len(self.cohort.hashes[index])
         threshold = min(self._setup.graph.share_threshold, holders)
@@ -455,15 +484,32 @@ class Unmasking:
             bases[points] = Basis(points)
         secret = bases[points].rebuild([held[point] for point in points])
         if secret is None:
-            raise self._cheated(index)
-        return secret
+            return None
+        if index in self._contributed:
+            committed = self.cohort.commitments[index][self._place]
+            return secret if digest("seed", self.cohort.keys, secret) == committed else None
+        public = X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
+        return secret if public == self.cohort.masks[index][self._place] else None
 
-    def _cheated(self, index: int) -> RoundFailed:
-        return RoundFailed(
-            f"{self.attempt}: the shares that member {self._setup.name(index)} dealt do not give "
-            "the secret it committed to; leave it out of the next cohort",
-            members=(self._setup.name(index),),
-        )
+    def _seeds(self, secrets: Mapping[int, bytes]) -> tuple[list[bytes], list[bytes]]:
+        """The seeds of masks to add and to subtract, so that nothing of them is left in the sum."""
+        add: list[bytes] = []
+        subtract: list[bytes] = []
+        for index, secret in secrets.items():
+            if index in self._contributed:
+                subtract.append(
+                    self_seed(self._setup, secret, self.cohort.hash, self.attempt, one=index)
+                )
+                continue
+            key = X25519PrivateKey.from_private_bytes(secret)
+            for other in self._neighbours(index) & self._contributed:
+                seed = pair_seed(
+                    self._setup, key.exchange(self._public(other)), self.cohort.hash, self.attempt,
+                    one=index, other=other,
+                )  # fmt: skip
+                # The survivor added this mask if its index is the lower one; undo that.
+                (subtract if other < index else add).append(seed)
+        return add, subtract
 
     def _neighbours(self, index: int) -> set[int]:
         """Members that share a mask with ``index``: it drew them, or they drew it."""

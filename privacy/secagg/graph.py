@@ -21,7 +21,9 @@ __all__ = ["COMPLETE_UP_TO", "MOST_COHORT", "Graph", "draw", "failure_bits"]
 
 COMPLETE_UP_TO: Final = 64
 MOST_COHORT: Final = 3000
-"""Members' keys for one batch travel in one message of half a MiB."""
+"""Members' keys for one run travel in one message of half a MiB."""
+MOST_HOLDERS: Final = 2600
+"""So do one member's shares for all that hold them."""
 SECURITY_BITS: Final = 40
 CORRECTNESS_BITS: Final = 20
 
@@ -58,7 +60,7 @@ class Graph:
         """The graph of cohorts under these terms.
 
         Raises:
-            TermsError: if the cohort is larger than one message of keys can serve.
+            TermsError: if the cohort, or the holders of a secret, are more than one message serves.
         """
         if privacy.cohort_size > MOST_COHORT:
             raise TermsError(

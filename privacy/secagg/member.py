@@ -175,7 +175,9 @@ class MaskingMember:
             sealing.public_key().public_bytes_raw(),
             tuple(mask.public_key().public_bytes_raw() for mask in masks),
         ).encode()
-        self._runs = (*self._runs[1 - KEPT_RUNS :], _Run(key_sets, sealing, masks, body))
+        # Runs that were never delivered make way first: none was given up while it was in use.
+        kept = tuple(run for run in self._runs if run.cohort)[1 - KEPT_RUNS :]
+        self._runs = (*kept, _Run(key_sets, sealing, masks, body))
         statement = self._setup.statement("advertise", self._index, body, key_sets=key_sets)
         return Signed(body, self._setup.sign(self._identity, "advertise", statement))
 

@@ -7,7 +7,7 @@ increasing by index. A body with a byte too many or too few is refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from privacy.errors import MalformedBody
@@ -160,10 +160,10 @@ class Offer:
 class Opened:
     """One holder's two shares of one dealer's secrets in one key set, with their salts."""
 
-    seed_share: bytes
-    seed_salt: bytes
-    mask_share: bytes
-    mask_salt: bytes
+    seed_share: bytes = field(repr=False)
+    seed_salt: bytes = field(repr=False)
+    mask_share: bytes = field(repr=False)
+    mask_salt: bytes = field(repr=False)
 
     def encode(self) -> bytes:
         """98 bytes, sealed for the holder."""

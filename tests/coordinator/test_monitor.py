@@ -11,6 +11,7 @@ from coordinator.monitor import (
     AttemptFailed,
     Event,
     JsonLines,
+    KeysFailed,
     Listening,
     MemberFaulted,
     MemberJoined,
@@ -33,6 +34,7 @@ EVENTS: list[Event] = [
     MemberFaulted("a", "sent too much"),
     RoundClosed(1, 1, ("a",), ("b",), 0.02, 1, 0.3),
     AttemptFailed(1, 1, "too few"),
+    KeysFailed("too few"),
     StudyFinished("s", 3, 4, 1.5, "model"),
 ]
 

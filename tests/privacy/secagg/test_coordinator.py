@@ -802,6 +802,19 @@ def test_nothing_is_delivered_outside_the_cohort(name):
 
 def test_a_share_of_nobody_names_its_revealer():
     stage = Stage("unmask")
-    entries = [one for one in Revealed.decode(stage.body(HER)).entries if one[0] != 8]
+    entries = Revealed.decode(stage.body(HER)).entries
     body = Revealed((*entries, (10**6, bytes(33), bytes(16)))).encode()
     stage.faults(HER, body, match="did not sign: index 1000000")
+    for name in stage.alliance.here:
+        if name != HER:
+            stage.take(name)
+    stage.close()
+    assert stage.sum.is_exact()
+
+
+def test_an_answer_that_leaves_shares_out_does_not_count():
+    stage = Stage("unmask")
+    entries = Revealed.decode(stage.body(HER)).entries
+    stage.faults(HER, Revealed(entries[1:]).encode(), match="left out shares in .*: member-0$")
+    assert not stage.sum.unmasking._revealed
+    assert stage.sum.unmasking._shares[8]
