@@ -7,6 +7,7 @@ coming attempts travel on a thread of their own, while the present attempt is tr
 from __future__ import annotations
 
 import math
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -275,13 +276,14 @@ class SecureAggregation:
         chosen = choose(self._terms, willing=willing, present=present)
         asked = tuple(name for name in chosen if name in present)
         keys = {"first": key_sets.first, "count": key_sets.count}
-        advertise = dict.fromkeys(asked, self._content(keys, 0, key_sets.first))
+        number = secrets.randbits(31)  # no member answers it from what it kept of another exchange
+        advertise = dict.fromkeys(asked, self._content(keys, 0, number))
         self._collect("advertise", advertise, exchange.take_advertisement, ahead=True)
-        offer = self._content(keys | {"body": exchange.offer()}, 0, key_sets.first)
+        offer = self._content(keys | {"body": exchange.offer()}, 0, number)
         share = dict.fromkeys(exchange.advertisers, offer)
         self._collect("share", share, exchange.take_shares, ahead=True)
         deliver = {
-            name: self._content(keys | {"body": exchange.delivery(name)}, 0, key_sets.first)
+            name: self._content(keys | {"body": exchange.delivery(name)}, 0, number)
             for name in exchange.close()
         }
 
