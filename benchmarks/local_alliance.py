@@ -52,6 +52,7 @@ class LocalAlliance:
         terms: the study.
         members: in roster order.
         deadlines: the coordinator's ``[deadlines]`` table.
+        watch_memory: whether to look at the memory now and then, which takes time from the rounds.
 
     Raises:
         AllianceError: if a process ends before the study does; the message has its last words.
@@ -64,6 +65,7 @@ class LocalAlliance:
         members: list[LocalMember],
         *,
         deadlines: Mapping[str, float] | None = None,
+        watch_memory: bool = False,
     ) -> None:
         self.folder = folder.resolve()
         self.members = members
@@ -72,6 +74,7 @@ class LocalAlliance:
         self._terms = terms
         self._deadlines = dict(deadlines or {})
         self._coordinator: subprocess.Popen[str] | None = None
+        self._watch_memory = watch_memory
         self._stopping = threading.Event()
         self._sampler = threading.Thread(target=self._sample_memory, daemon=True)
 
@@ -87,7 +90,8 @@ class LocalAlliance:
             + _table("deadlines", self._deadlines)
         )
         self._coordinator = self._start("coordinator.cli", "coordinator", coordinator, "--json")
-        self._sampler.start()
+        if self._watch_memory:
+            self._sampler.start()
         return self
 
     def __exit__(

@@ -11,6 +11,8 @@ __all__ = ["settle"]
 _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
 _KEPT_BYTES: Final = 256 << 20
+_COLLECT_EVERY: Final = 50_000
+"""New objects between two looks for cycles; a round makes some thousands, and few cycles."""
 _LARGEST_KEPT_BYTES: Final = 32 << 20
 """The most that glibc accepts as the threshold from which a block is mapped by itself."""
 
@@ -24,6 +26,7 @@ def settle() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(_COLLECT_EVERY)
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):

@@ -79,7 +79,7 @@ def run(folder: Path, split: int) -> None:
     def alliance_scores() -> comparison.Scores:
         return comparison.model_scores(terms, load_model(model)[1], tables.held_out)
 
-    with LocalAlliance(folder / "alliance", terms, members) as alliance:
+    with LocalAlliance(folder / "alliance", terms, members, watch_memory=True) as alliance:
         console.print("Starting a coordinator and five nodes; each weighs the terms for itself")
         tables = comparison.Tables.load(terms, sources, folder / "data" / "held-out.parquet")
         names = list(journey.members)

@@ -1,0 +1,1 @@
+"""What secure aggregation costs a member, the coordinator and a whole round on loopback."""
