@@ -160,6 +160,7 @@ def _deliver(
         key_sets=key_sets,
         members=indices,
         ready=frozenset(takers),
+        complaints=dict.fromkeys(takers, frozenset()),
         keys=keys,
         hash=Delivery.cohort_hash(keys, indices),
         masks={i: Advertisement.decode(body, key_sets).masks for i, body, _ in offer.entries},

@@ -402,8 +402,10 @@ class Unmasking:
         self._answered.add(index)
         with _faults(member, self.attempt, "unmask"):
             entries = Revealed.decode(body).entries
-        due = {dealer for dealer in self.cohort.members if index in self.cohort.hashes[dealer]}
-        missing = due - self.cohort.complaints[index] - {dealer for dealer, _, _ in entries}
+        due = {dealer for dealer, hashes in self.cohort.hashes.items() if index in hashes}
+        missing = due & set(self.cohort.members) - self.cohort.complaints[index] - {
+            dealer for dealer, _, _ in entries
+        }
         bad = [
             self._setup.name(dealer) if dealer in self.cohort.members else f"index {dealer}"
             for dealer, share, salt in entries
