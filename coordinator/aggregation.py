@@ -239,7 +239,7 @@ class SecureAggregation:
         """A run of key sets, now: the one on its way, or new ones.
 
         Raises:
-            RoundFailed: if none came about in ``assemble_s``.
+            RoundFailed: if none came about in ``assemble_s``: too few members, or no exchange.
         """
         least, pause_s = self._terms.privacy.least_survivors, PAUSE_S
         until_s = time.monotonic() + self._deadlines.assemble_s
@@ -254,6 +254,7 @@ class SecureAggregation:
                 if self._usable(run.cohort, self._present(asked)):
                     return run
             if time.monotonic() + pause_s >= until_s:
+                choose(self._terms, willing=asked, present=self._present(asked))  # says who lacks
                 raise RoundFailed(
                     f"no {least} members exchanged keys within {self._deadlines.assemble_s:g} s; "
                     "the events above say who is missing"
