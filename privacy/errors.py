@@ -12,6 +12,8 @@ AllianceError
 ├── RoundFailed             too few members answered; nothing was released
 ├── BadSignature            bytes were not signed by whom they name
 ├── MalformedBody           bytes are not the message they should be
+├── EvidenceError           bytes that an auditor or a witness cannot accept; says where
+├── LedgerError             a ledger that may not be written: older than its heads, forked, in use
 ├── LinkError               the connection to the other side failed
 └── RecipeError             a model or state that the recipe cannot use
 
@@ -26,6 +28,8 @@ __all__ = [
     "BudgetRefusal",
     "ConfigurationError",
     "DataError",
+    "EvidenceError",
+    "LedgerError",
     "LinkError",
     "MalformedBody",
     "MemberFault",
@@ -98,6 +102,14 @@ class BadSignature(AllianceError):
 
 class MalformedBody(AllianceError):
     """Bytes are not the message they should be. Whoever reads turns it into a fault or refusal."""
+
+
+class EvidenceError(AllianceError):
+    """Evidence that does not hold: named by file and entry, for an auditor or a witness."""
+
+
+class LedgerError(AllianceError):
+    """A ledger that may not be written: older than its heads, forked, damaged, in use."""
 
 
 class LinkError(AllianceError):

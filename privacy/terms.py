@@ -250,6 +250,22 @@ class Terms(StrictModel):
         terms.hash  # noqa: B018  (raises here, not later, if there is no canonical form)
         return terms
 
+    @classmethod
+    def from_canonical(cls, document: Mapping[str, Any]) -> Terms:
+        """Terms from the object behind `canonical`.
+
+        Raises:
+            TermsError: if it is not the canonical form of valid terms.
+        """
+        try:
+            terms = cls.model_validate(_with_reals(document), strict=False)
+        except (ValidationError, ValueError) as error:
+            problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
+            raise TermsError(f"terms: {problem}") from error
+        if terms.canonical() != rfc8785.dumps(dict(document)):
+            raise TermsError("terms: are not in canonical form")
+        return terms
+
     def canonical(self) -> bytes:
         """RFC 8785 JSON with integers only: a float ``x`` becomes ``x_billionths``."""
         try:
@@ -286,6 +302,20 @@ class Terms(StrictModel):
             f"member {member}: not in the roster of study {self.study}; "
             f"the roster names {', '.join(entry.name for entry in self.roster[:10])}"
         )
+
+
+def _with_reals(value: Any) -> Any:
+    """The inverse of `_integers_only`."""
+    if isinstance(value, Mapping):
+        return {
+            key.removesuffix("_billionths"): int(item) / BILLIONTHS
+            if key.endswith("_billionths")
+            else _with_reals(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_with_reals(item) for item in value]
+    return value
 
 
 def _integers_only(value: Any) -> Any:
