@@ -37,6 +37,7 @@ __all__ = [
     "Renewal",
     "Reservation",
     "Rule",
+    "Started",
     "canonical",
     "decode_entry",
     "encode_entry",
@@ -50,6 +51,7 @@ Count = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
 Ordinal = Annotated[int, Field(ge=1, le=LARGEST_INTEGER)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
+Nonce = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Key = Sha256
 """An Ed25519 public key in hexadecimal."""
 Text = Annotated[str, StringConstraints(max_length=500)]
@@ -186,6 +188,18 @@ class Heads(Entry):
 # A member's log.
 
 
+class Started(Entry):
+    """A process took over this log, after it was compared with the newest head others hold.
+
+    Args:
+        nonce: 16 random bytes; no head that covers this entry existed before.
+    """
+
+    kind: Literal["started"] = "started"
+    software: Text
+    nonce: Nonce
+
+
 class Rule(Entry):
     """The member's own budget rule, per consumer and over all studies; the newest one holds.
 
@@ -259,7 +273,7 @@ class Reservation(Entry):
     terms: Sha256
     first: Ordinal
     count: Ordinal
-    nonce: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    nonce: Nonce
 
 
 class Contribution(Entry):
@@ -314,7 +328,7 @@ class Conflict(Entry):
 
 AnyEntry = Annotated[
     Opened | Proposal | Acceptance | Release | Failure | Publication | Heads
-    | Rule | Renewal | Consent | Reservation | Contribution | Refusal | Finished | Conflict,
+    | Started | Rule | Renewal | Consent | Reservation | Contribution | Refusal | Finished | Conflict,
     Field(discriminator="kind"),
 ]  # fmt: skip
 
