@@ -328,7 +328,8 @@ class Conflict(Entry):
 
 AnyEntry = Annotated[
     Opened | Proposal | Acceptance | Release | Failure | Publication | Heads
-    | Started | Rule | Renewal | Consent | Reservation | Contribution | Refusal | Finished | Conflict,
+    | Started | Rule | Renewal | Consent | Reservation | Contribution | Refusal | Finished
+    | Conflict,
     Field(discriminator="kind"),
 ]  # fmt: skip
 
