@@ -20,6 +20,7 @@ import enum
 import hashlib
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,13 +32,17 @@ from privacy.secagg import Unmasking
 from privacy.terms import Terms
 from protos.limits import LIMITS
 
-__all__ = ["Contribution", "Release", "Round", "State"]
+__all__ = ["Contribution", "Keep", "Release", "Round", "State"]
 
 UNDO_BYTES = 32 << 20
 """Unfinished contributions kept at once so that they can be taken back; never fewer than two."""
 
 SPARE_CHUNKS = 8
 """A contribution may come in twice as many chunks as it needs and these: each costs memory."""
+
+
+Keep = Callable[[str, list[bytes]], None]
+"""Takes a member's name and its contribution's bytes in order; returns at once."""
 
 
 class State(enum.Enum):
@@ -51,11 +56,17 @@ class State(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """What is kept of a contribution once it is added: its receipt."""
+    """What is kept of a contribution once it is added: its receipt.
+
+    Args:
+        sha256: of its bytes.
+        signature: the member's own over them; empty under simulation.
+    """
 
     member: str
     size_bytes: int
     sha256: bytes
+    signature: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +76,14 @@ class Release:
     Args:
         total: float64, shape (dimension,): the noised sum over the contributors.
         contributors: names, in roster order.
+        sha256: of the unmasked ring sum, little-endian; what a ledger records of it.
     """
 
     round: int
     attempt: int
     total: npt.NDArray[np.float64]
     contributors: tuple[str, ...]
+    sha256: bytes
 
 
 @dataclass(slots=True)
@@ -93,6 +106,7 @@ class Round:
         attempt: from 1 in each round.
         cohort: the members asked, in roster order.
         unmasking: the attempt's secure aggregation; None under simulation, where nothing is masked.
+        keep: is handed each contribution's bytes once it is added, for an auditor to add again.
     """
 
     def __init__(
@@ -103,6 +117,7 @@ class Round:
         attempt: int,
         cohort: tuple[str, ...],
         unmasking: Unmasking | None = None,
+        keep: Keep | None = None,
     ) -> None:
         self.round_number = round_number
         self.attempt = attempt
@@ -110,6 +125,7 @@ class Round:
         self.state = State.COLLECTING
         self.contributions: dict[str, Contribution] = {}
         self.unmasking = unmasking
+        self._keep = keep
         self.least = terms.privacy.least_survivors
         self._grid = Grid.of(terms)
         self._sum: RingVector = np.zeros(terms.dimension, dtype=self._grid.dtype)
@@ -206,8 +222,10 @@ class Round:
         if self.unmasking is not None:  # (6)
             self.unmasking.take_contribution(member, digest.digest(), upload.signature)
         del self._uploads[member]
-        receipt = Contribution(member, self.size_bytes, digest.digest())
+        receipt = Contribution(member, self.size_bytes, digest.digest(), upload.signature)
         self.contributions[member] = receipt
+        if self._keep is not None:
+            self._keep(member, upload.received)
         return receipt
 
     def drop(self, member: str) -> None:
@@ -254,8 +272,8 @@ class Round:
             self.unmasking.unmask(self._sum)
         self.state = State.RELEASED
         contributors = tuple(name for name in self.cohort if name in self.contributions)
-        total = decode(self._sum, self._grid)
-        return Release(self.round_number, self.attempt, total, contributors)
+        total, digest = decode(self._sum, self._grid), hashlib.sha256(self._sum.data).digest()
+        return Release(self.round_number, self.attempt, total, contributors, digest)
 
     def _places(self, offset: int, data: bytes) -> tuple[RingVector, RingVector]:
         """The part of the sum that ``data`` belongs to, and its ring elements."""

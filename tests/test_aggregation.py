@@ -332,7 +332,7 @@ def test_below_the_floor_nothing_is_asked_of_the_members(
 ) -> None:
     def main(here: Study) -> None:
         here.willing = set(NAMES[:3])
-        with pytest.raises(RoundFailed, match="no 4 members exchanged keys"):
+        with pytest.raises(RoundFailed, match="the terms demand 4"):
             here.round(1)
 
     here = play(tmp_path, certificates, main)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -63,6 +63,8 @@ class Cohort:
         masks: by member and place, its public mask keys.
         commitments: by dealer and place, the hashes of its seeds.
         hashes: by dealer and holder, per place the hashes of both shares.
+        advertised: by member, the body and signature it advertised with; empty unless kept.
+        shared: by dealer, the body and signature it dealt with; empty unless kept.
     """
 
     setup: Setup
@@ -75,6 +77,8 @@ class Cohort:
     masks: Mapping[int, tuple[bytes, ...]]
     commitments: Mapping[int, tuple[bytes, ...]]
     hashes: Mapping[int, Mapping[int, tuple[bytes, ...]]]
+    advertised: Mapping[int, tuple[bytes, bytes]] = field(default_factory=dict)
+    shared: Mapping[int, tuple[bytes, bytes]] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -93,11 +97,13 @@ class KeyExchange:
     Args:
         setup: of the study.
         key_sets: the run; its numbers were never used before.
+        keep: whether what members signed is kept for an auditor, who re-adds rounds with it.
     """
 
-    def __init__(self, setup: Setup, key_sets: KeySets) -> None:
+    def __init__(self, setup: Setup, key_sets: KeySets, *, keep: bool = False) -> None:
         self.key_sets = key_sets
         self._setup = setup
+        self._keep = keep
         self._least = setup.terms.privacy.least_survivors
         self._most = setup.terms.privacy.cohort_size
         self._advertised: dict[int, tuple[bytes, bytes]] = {}
@@ -105,6 +111,7 @@ class KeyExchange:
         self._offer: bytes | None = None
         self._keys = b""
         self._shares: dict[int, Shares] = {}
+        self._shared: dict[int, tuple[bytes, bytes]] = {}
         self._cohort: tuple[int, ...] = ()
         self._cohort_hash = b""
         self._incoming: dict[int, list[Deal]] = {}
@@ -169,6 +176,8 @@ class KeyExchange:
         if not holders <= others or len(holders) != min(len(others), degree or len(others)):
             raise MemberFault(member, f"dealt shares of {self.key_sets} to the wrong members")
         self._shares[index] = shares
+        if self._keep:
+            self._shared[index] = (body, signature)
 
     def close(self) -> tuple[str, ...]:
         """Closes the phase: the cohort is whoever dealt.
@@ -247,6 +256,8 @@ class KeyExchange:
             masks={index: self._advertisements[index].masks for index in self._cohort},
             commitments={index: self._shares[index].commitments for index in self._cohort},
             hashes=hashes,
+            advertised=dict(self._advertised) if self._keep else {},
+            shared=self._shared,
         )
 
     def _check_complaints(self) -> None:
@@ -325,6 +336,8 @@ class Unmasking:
         self._shares: dict[int, dict[int, bytes]] = {}
         """Good shares of the secret the lists call for: by dealer, then holder."""
         self._done = False
+        self.rebuilt: dict[int, bytes] = {}
+        """What `unmask` rebuilt: survivors' seeds and dropped members' mask keys, by index."""
 
     def take_contribution(self, member: str, sha256: bytes, signature: bytes) -> None:
         """Checks that a masked vector is the member's own.
@@ -454,8 +467,14 @@ class Unmasking:
                 "secrets that were committed to",
                 members=tuple(cheats),
             )
+        self.rebuilt = secrets
         add, subtract = self._seeds(secrets)
         apply_masks(total, add=add, subtract=subtract, most_threads=most_threads)
+
+    @property
+    def lists(self) -> Lists:
+        """Who is in the sum and who dropped, by index; call after `close`."""
+        return self._lists or Lists((), ())
 
     @property
     def survivors(self) -> tuple[str, ...]:
