@@ -289,6 +289,15 @@ class Terms(StrictModel):
         """What tasks call the study: its name and the beginning of the terms' hash."""
         return f"{self.study}@{self.hash[:16]}"
 
+    @property
+    def quorum(self) -> int:
+        """Members that must cosign a ledger's head: any two quorums share more than c members.
+
+        Over the roster, since cohorts of one study differ. A log's owner counts as one of them: who
+        lets its own log go back is one of the c.
+        """
+        return (len(self.roster) + self.privacy.colluders) // 2 + 1
+
     def entry(self, member: str) -> RosterEntry:
         """The roster entry of ``member``.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import tomllib
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from privacy.errors import ConfigurationError
+from privacy.identity import Identity
 from privacy.terms import StrictModel, first_problem
 
-__all__ = ["read_config"]
+__all__ = ["make_key", "read_config", "read_or_make_key", "read_secret"]
 
 Config = TypeVar("Config", bound=StrictModel)
 
@@ -48,3 +50,31 @@ def read_secret(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}") from error
+
+
+def make_key(path: Path) -> Identity:
+    """Makes an Ed25519 key and writes it where only its owner may read it, durably.
+
+    Raises:
+        ConfigurationError: if the file is there already or cannot be written.
+    """
+    identity = Identity.generate()
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(identity.pem())
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError as error:
+        raise ConfigurationError(f"{path}: is there already; a key is kept") from error
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from error
+    return identity
+
+
+def read_or_make_key(path: Path) -> Identity:
+    """The Ed25519 key in a file; makes one where there is none.
+
+    Raises:
+        ConfigurationError: if it is not such a key, others may read it, or it cannot be made.
+    """
+    return Identity.from_pem(read_secret(path)) if path.exists() else make_key(path)
