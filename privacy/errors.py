@@ -14,6 +14,8 @@ AllianceError
 ├── MalformedBody           bytes are not the message they should be
 ├── EvidenceError           bytes that an auditor or a witness cannot accept; says where
 ├── LedgerError             a ledger that may not be written: older than its heads, forked, in use
+│   ├── Rollback            a head is not the newest that is held; carries the one held
+│   └── Fork                a head and the one held cannot both be true; carries the one held
 ├── LinkError               the connection to the other side failed
 └── RecipeError             a model or state that the recipe cannot use
 
@@ -29,6 +31,7 @@ __all__ = [
     "ConfigurationError",
     "DataError",
     "EvidenceError",
+    "Fork",
     "LedgerError",
     "LinkError",
     "MalformedBody",
@@ -37,6 +40,7 @@ __all__ = [
     "RecipeError",
     "RefusalError",
     "RequestRefusal",
+    "Rollback",
     "RoundFailed",
     "TermsError",
 ]
@@ -110,6 +114,32 @@ class EvidenceError(AllianceError):
 
 class LedgerError(AllianceError):
     """A ledger that may not be written: older than its heads, forked, damaged, in use."""
+
+
+class Rollback(LedgerError):
+    """A head is not the newest: older than the one held, or sent with a proof from elsewhere.
+
+    Args:
+        message: which log, and what is held.
+        held: the note held, as its log signed it; empty if there is none.
+    """
+
+    def __init__(self, message: str, *, held: bytes = b"") -> None:
+        super().__init__(message)
+        self.held = held
+
+
+class Fork(LedgerError):
+    """A head contradicts the one held. The key that signed both is never cosigned again.
+
+    Args:
+        message: which log, and what is held.
+        held: the note held, as its log signed it.
+    """
+
+    def __init__(self, message: str, *, held: bytes) -> None:
+        super().__init__(message)
+        self.held = held
 
 
 class LinkError(AllianceError):

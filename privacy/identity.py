@@ -63,6 +63,19 @@ class Identity:
         """The signature over ``context``, a zero byte and ``message``; 64 bytes."""
         return self._key.sign(context.encode() + b"\x00" + message)
 
+    def sign_note(self, text: bytes) -> bytes:
+        """The signature over the text of a C2SP note alone; 64 bytes.
+
+        Notes have no place for a context. They hold no zero byte and all that `sign` signs holds
+        one, so a signature of the one kind never is one of the other.
+
+        Raises:
+            ValueError: if the text holds a zero byte or does not end in a line feed.
+        """
+        if b"\x00" in text or not text.endswith(b"\n"):
+            raise ValueError("a note's text ends in a line feed and holds no zero byte")
+        return self._key.sign(text)
+
     def __repr__(self) -> str:
         return f"<Identity {self.public[:16]}>"
 
