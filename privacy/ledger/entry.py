@@ -381,10 +381,14 @@ def decode_entry(data: bytes, *, where: str) -> AnyEntry:
         EvidenceError: naming ``where``: not canonical, unknown kind or version, a wrong field.
     """
     document = parse_canonical(data, where=where)
+    fields = document if isinstance(document, dict) else {}
+    if fields and type(fields.get("version")) is not int:
+        # The model alone would take `true` for 1, and the default where there is none.
+        raise EvidenceError(f"{where}: version: must be an integer")
     try:
         return _ENTRY.validate_json(data)
     except ValidationError as error:
-        kind = document.get("kind") if isinstance(document, dict) else None
+        kind = fields.get("kind")
         raise EvidenceError(f"{where}: kind {kind!r:.40}: {first_problem(error)}") from error
 
 

@@ -197,11 +197,11 @@ def roots_of_proof(
     Raises:
         EvidenceError: if the proof has not the length for these sizes, or no hashes.
     """
-    _check_hashes([old_root, *proof])
     if old_size == new_size:
         if proof:
             raise EvidenceError("a consistency proof between equal sizes is empty")
         return old_root, old_root
+    _check_hashes([old_root, *proof])
     complete = old_size & (old_size - 1) == 0
     path = [old_root, *proof] if complete else list(proof)
     place, last = old_size - 1, new_size - 1
