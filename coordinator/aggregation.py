@@ -23,6 +23,7 @@ from coordinator.grid import Expectation, LinkGrid, task_key
 from coordinator.monitor import KeysFailed, MemberFaulted, Monitor
 from coordinator.round import Round
 from coordinator.standing import Standing
+from coordinator.witnessing import Ledgers, Witnessing
 from privacy.errors import AllianceError, RoundFailed
 from privacy.secagg import MOST_KEY_SETS, Attempt, Cohort, KeyExchange, KeySets, Setup, Unmasking
 from privacy.terms import Terms
@@ -59,6 +60,8 @@ class _Run:
 
     cohort: Cohort
     chosen: tuple[str, ...]
+    able: frozenset[str]
+    """Members that hold their shares and may spend attempts."""
 
 
 class SecureAggregation:
@@ -71,6 +74,7 @@ class SecureAggregation:
         deadlines: how long to wait.
         node_ids: by name, of the members that accepted the terms.
         standing: whom to ask.
+        ledgers: the coordinator's log and those of members; None where nothing is evidence.
 
     Raises:
         TermsError: if the terms' cohorts are too large.
@@ -84,6 +88,7 @@ class SecureAggregation:
         deadlines: Deadlines,
         node_ids: Mapping[str, int],
         standing: Standing,
+        ledgers: Ledgers | None = None,
     ) -> None:
         self._terms = terms
         self._setup = Setup.of(terms)
@@ -93,6 +98,13 @@ class SecureAggregation:
         self._node_ids = node_ids
         self._count = _run_length(self._setup)
         self._standing = standing
+        self._ledgers = ledgers
+        self._witnessing = (
+            Witnessing(terms, ledgers.evidence, ledgers.mirror, monitor, self._ask)
+            if ledgers
+            else None
+        )
+        self._attempts_left = terms.privacy.max_attempts
         self._closed = threading.Event()
         # Above what members remember of an earlier coordinator; where it is not, `SKIPPED` helps.
         self._next = 1 + max(0, int(time.time() - EPOCH_S)) // SECONDS_PER_KEY_SET
@@ -129,12 +141,13 @@ class SecureAggregation:
         willing = self._askable(willing)
         self._take_ahead(willing)
         run = self._run
-        if run is None or not self._usable(run.cohort, self._present(willing)):
+        if run is None or not self._usable(run, self._present(willing)):
             run = self._exchange_now(willing)
         attempted = Attempt(self._key_set, round_number, attempt, model)
         self._key_set += 1
-        asked = tuple(name for name in run.cohort.ready_names if name not in self._lost)
-        self._start_ahead(run.cohort, willing, self._terms.privacy.rounds - round_number)
+        self._attempts_left -= 1
+        asked = tuple(name for name in run.cohort.names if name in run.able - self._lost)
+        self._start_ahead(run, willing, self._terms.privacy.rounds - round_number)
         return Unmasking(run.cohort, attempted), asked
 
     @property
@@ -183,11 +196,12 @@ class SecureAggregation:
         connected = {self._grid.member(node_id) for node_id in self._grid.get_node_ids()}
         return willing & connected
 
-    def _usable(self, cohort: Cohort, present: set[str]) -> bool:
+    def _usable(self, run: _Run, present: set[str]) -> bool:
         """Whether the next key set can still give a sum."""
-        there = present & set(cohort.ready_names) - self._lost
+        there = present & run.able - self._lost
         return (
-            self._key_set in cohort.key_sets and len(there) >= self._terms.privacy.least_survivors
+            self._key_set in run.cohort.key_sets
+            and len(there) >= self._terms.privacy.least_survivors
         )
 
     def _take_ahead(self, willing: set[str]) -> None:
@@ -199,8 +213,8 @@ class SecureAggregation:
         if prepared is None or self._tainted(prepared):
             self._ahead = None
             return
-        here = set(self._run.cohort.ready_names) - self._lost if self._run else set()
-        gains = len(present & set(prepared.cohort.ready_names)) > len(present & here)
+        here = self._run.able - self._lost if self._run else frozenset[str]()
+        gains = len(present & prepared.able) > len(present & here)
         if self._run is None or self._key_set not in self._run.cohort.key_sets or gains:
             self._ahead = None
             self._use(prepared)
@@ -209,19 +223,23 @@ class SecureAggregation:
         self._run = run
         self._key_set, self._lost = run.cohort.key_sets.first, set()
 
-    def _start_ahead(self, cohort: Cohort, willing: set[str], rounds_left: int) -> None:
+    def _start_ahead(self, run: _Run, willing: set[str], rounds_left: int) -> None:
         """Begins to prepare the next run, if it is time to."""
         if self._ahead is not None:
             return
-        left = cohort.key_sets.first + cohort.key_sets.count - self._key_set
+        left = self._left(run)
         present = self._present(willing)
-        there = present & set(cohort.ready_names) - self._lost
+        there = present & run.able - self._lost
         lacks = len(there) < min(len(present), self._terms.privacy.cohort_size)
         waited = time.monotonic() - self._ahead_s > self._renew_s
         if rounds_left and waited and (left < min(self._count // 2 + 1, rounds_left) or lacks):
             self._renew_s = min(2 * self._renew_s, LONGEST_RENEW_S) if lacks else RENEW_S
             self._ahead_s = time.monotonic()
             self._ahead = self._thread.submit(self._exchange, willing)
+
+    def _left(self, run: _Run) -> int:
+        """Key sets of a run that no attempt has used."""
+        return max(0, run.cohort.key_sets.first + run.cohort.key_sets.count - self._key_set)
 
     def _finished(self, exchange: Future[_Run]) -> _Run | None:
         """What an exchange led to, once it has; None if it failed, which is told."""
@@ -251,7 +269,7 @@ class SecureAggregation:
             run = self._finished(ahead or self._thread.submit(self._exchange, asked))
             if run is not None and not self._tainted(run):
                 self._use(run)
-                if self._usable(run.cohort, self._present(asked)):
+                if self._usable(run, self._present(asked)):
                     return run
             if time.monotonic() + pause_s >= until_s:
                 choose(self._terms, willing=asked, present=self._present(asked))  # says who lacks
@@ -272,7 +290,8 @@ class SecureAggregation:
         """
         key_sets = KeySets(self._next, self._count)
         self._next += self._count
-        exchange = KeyExchange(self._setup, key_sets)
+        keep = self._ledgers is not None and self._ledgers.evidence.rounds.keeps
+        exchange = KeyExchange(self._setup, key_sets, keep=keep)
         present = self._present(willing)
         chosen = choose(self._terms, willing=willing, present=present)
         asked = tuple(name for name in chosen if name in present)
@@ -297,9 +316,41 @@ class SecureAggregation:
         cohort = exchange.finish()
         for name in cohort.ready_names:
             self._standing.good(name)
-        return _Run(cohort, chosen)
+        return _Run(cohort, chosen, self._granted(cohort))
+
+    def _granted(self, cohort: Cohort) -> frozenset[str]:
+        """Members that hold their shares, and whose coming attempts are reserved and witnessed.
+
+        Raises:
+            RoundFailed: if they are fewer than N - D.
+        """
+        if self._witnessing is None:
+            return frozenset(cohort.ready_names)
+        left = self._left(self._run) if self._run else 0
+        ahead = min(left + cohort.key_sets.count, self._attempts_left)
+        granted = frozenset(self._witnessing.grant(cohort.ready_names, ahead))
+        least = self._terms.privacy.least_survivors
+        if len(granted) < least:
+            raise RoundFailed(
+                f"{cohort.key_sets}: {len(granted)} members may spend attempts and the terms "
+                f"demand {least}; the events above say why the others may not"
+            )
+        return granted
+
+    def settle(self, willing: set[str]) -> None:
+        """Has the log's newest head cosigned, and hands members the receipts they lack."""
+        if self._witnessing is not None:
+            present = sorted(self._present(self._askable(willing)))
+            self._thread.submit(self._witnessing.grant, present, 0).result()
 
     # Messages.
+
+    def _ask(
+        self, phase: str, bodies: Mapping[str, bytes], take: Callable[[str, bytes], None]
+    ) -> None:
+        number = secrets.randbits(31)
+        contents = {name: self._content({"body": body}, 0, number) for name, body in bodies.items()}
+        self._collect(phase, contents, lambda name, body, _: take(name, body), ahead=True)
 
     def _phase(
         self, phase: str, unmasking: Unmasking, members: tuple[str, ...], body: bytes, take: Take

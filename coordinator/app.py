@@ -13,14 +13,16 @@ import numpy.typing as npt
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from client_sdk.recipes.model_file import save_model
+from client_sdk.recipes.model_file import encode_model, write_model
 from coordinator.config import CoordinatorConfig
+from coordinator.evidence import Evidence
 from coordinator.grid import COORDINATOR_NODE_ID, LinkGrid
 from coordinator.monitor import Listening, Monitor
 from coordinator.server import start_server
 from coordinator.service import ExchangeService
 from coordinator.strategy import PrivateSumStrategy
 from privacy.errors import ConfigurationError
+from privacy.secagg import model_hash
 from privacy.terms import Terms
 from protos.memory import settle
 
@@ -66,9 +68,15 @@ async def run(config: CoordinatorConfig, monitor: Monitor) -> None:
     tls = config.tls.read()
     models = _folder(config.state / "models")
 
+    evidence = Evidence(config.state, terms.alliance, keep_bytes=config.evidence.keep_bytes)
+
     def publish(parameters: npt.NDArray[np.float32], round_number: int, last: bool) -> str:
         path = models / f"{terms.study}.safetensors"
-        save_model(path, terms, parameters, round_number=round_number)
+        data = encode_model(terms, parameters, round_number=round_number)
+        evidence.published(
+            terms, round_number=round_number, model=model_hash(parameters), file=data, last=last
+        )
+        write_model(path, data)
         return str(path)
 
     strategy = PrivateSumStrategy(
@@ -97,6 +105,7 @@ async def run(config: CoordinatorConfig, monitor: Monitor) -> None:
     finally:
         service.close()
         await server.stop(grace=0.5)
+        evidence.close()
 
 
 def _folder(path: Path) -> Path:

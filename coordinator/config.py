@@ -27,6 +27,14 @@ class Deadlines(StrictModel):
     confirmed or unmasked, the others as well."""
 
 
+class EvidenceConfig(StrictModel):
+    """What is kept for an auditor besides the log; none of it changes a guarantee."""
+
+    keep_bytes: int = Field(default=256 << 20, ge=0)
+    """Of masked contributions and sums, so that an auditor can add rounds of its choice again; the
+    oldest rounds are let go beyond it. 0 keeps none."""
+
+
 class CoordinatorConfig(StrictModel):
     """One coordinator and the study it runs. Paths are relative to the configuration file."""
 
@@ -35,9 +43,10 @@ class CoordinatorConfig(StrictModel):
     study: Path
     """The terms, as JSON."""
     state: Path
-    """Folder for published models and the event log."""
+    """Folder for the log, its key, published models and rounds kept for an auditor."""
     tls: TlsFiles
     deadlines: Deadlines = Deadlines()
+    evidence: EvidenceConfig = EvidenceConfig()
 
     def relative_to(self, folder: Path) -> CoordinatorConfig:
         """The same with its paths resolved against ``folder``."""

@@ -25,6 +25,7 @@ from coordinator.config import Deadlines
 from coordinator.grid import ABSENT_CODE, Expectation, LinkGrid, task_key
 from coordinator.monitor import (
     AttemptFailed,
+    MemberFaulted,
     MemberRefused,
     Monitor,
     RoundClosed,
@@ -33,8 +34,11 @@ from coordinator.monitor import (
 )
 from coordinator.round import Release, Round
 from coordinator.standing import Standing
+from coordinator.witnessing import Ledgers
+from privacy.acceptance import verify_acceptance
 from privacy.accounting import Accountant
-from privacy.errors import MemberFault, RoundFailed
+from privacy.errors import BadSignature, MemberFault, RoundFailed
+from privacy.identity import IdentityKey
 from privacy.secagg import model_hash
 from privacy.terms import Terms
 from protos.codec import array_to_flower, flower_to_array
@@ -60,6 +64,7 @@ class PrivateSumStrategy(Strategy):
         publish: keeps each round's published parameters.
         deadlines: how long to wait.
         transport: one sentence on what the coordinator sees, for the record.
+        ledgers: the coordinator's log and members'; None under simulation.
     """
 
     def __init__(
@@ -70,15 +75,18 @@ class PrivateSumStrategy(Strategy):
         publish: Publish,
         deadlines: Deadlines,
         transport: str,
+        ledgers: Ledgers | None = None,
     ) -> None:
         self._terms = terms
         self._monitor = monitor
         self._publish = publish
         self._deadlines = deadlines
         self._transport = transport
+        self._ledgers = ledgers
         self._accountant = Accountant(terms)
         self._spent = _spent_table(self._accountant)
         self._state = recipe.initial_state(terms)
+        self._model: bytes | None = None
         self._names: dict[int, str] = {}
         self._standing = Standing()
         self._aggregation: SecureAggregation | None = None
@@ -111,14 +119,17 @@ class PrivateSumStrategy(Strategy):
         if isinstance(grid, LinkGrid):
             node_ids = {name: node_id for node_id, name in self._names.items()}
             self._aggregation = SecureAggregation(
-                self._terms, grid, self._monitor, self._deadlines, node_ids, self._standing
-            )
+                self._terms, grid, self._monitor, self._deadlines, node_ids, self._standing,
+                self._ledgers,
+            )  # fmt: skip
         try:
             result = self._learn(grid, willing)
+            where = self._publish(recipe.published(self._state), self._terms.privacy.rounds, True)
+            if self._aggregation is not None:
+                self._aggregation.settle(willing)
         finally:
             if self._aggregation is not None:
                 self._aggregation.close()
-        where = self._publish(recipe.published(self._state), self._terms.privacy.rounds, True)
         grid.send_and_receive(self._publication(grid), timeout=self._deadlines.round_s)
         self._monitor.emit(
             StudyFinished(
@@ -156,6 +167,8 @@ class PrivateSumStrategy(Strategy):
             RoundFailed: if fewer than N - D do.
         """
         everybody = [entry.name for entry in self._terms.roster]
+        if self._ledgers is not None:
+            self._ledgers.evidence.proposed(self._terms)
         _assemble(grid, everybody, timeout_s=self._deadlines.assemble_s)
         terms = ConfigRecord({"document": self._terms.model_dump_json()})
         content = RecordDict({"task": self._task(0, 1), "terms": terms})
@@ -183,6 +196,8 @@ class PrivateSumStrategy(Strategy):
             name = str(acceptance.get("member"))
             if isinstance(grid, LinkGrid):
                 name = grid.member(node_id)
+            if self._ledgers is not None and not self._accept(name, acceptance):
+                continue
             self._names[node_id] = name
             willing.add(name)
         least = self._terms.privacy.least_survivors
@@ -206,6 +221,22 @@ class PrivateSumStrategy(Strategy):
             )
         )
         return willing
+
+    def _accept(self, name: str, acceptance: ConfigRecord) -> bool:
+        """Records a member's signed acceptance and opens its ledger; whether it is good."""
+        ledger_key, signature = acceptance.get("ledger_key"), acceptance.get("signature")
+        if self._ledgers is None:
+            return True
+        try:
+            if not isinstance(ledger_key, str) or not isinstance(signature, bytes):
+                raise BadSignature("it is not signed")
+            verify_acceptance(self._terms, member=name, ledger_key=ledger_key, signature=signature)
+        except BadSignature as error:
+            self._monitor.emit(MemberFaulted(name, f"its acceptance is not its own: {error}"))
+            return False
+        self._ledgers.evidence.accepted(self._terms, name, ledger_key, signature)
+        self._ledgers.mirror.open(name, IdentityKey(ledger_key), signature)
+        return True
 
     def _publication(self, grid: Grid) -> list[Message]:
         arrays = ArrayRecord({"parameters": array_to_flower(recipe.published(self._state))})
@@ -238,14 +269,17 @@ class PrivateSumStrategy(Strategy):
             unmasking, self._asked = None, choose(self._terms, willing=willing, present=present)
             cohort = self._asked
         else:
-            model = model_hash(self._state.parameters)
+            model = self._model_hash()
             unmasking, self._asked = self._aggregation.open(round_number, attempt, model, willing)
             cohort = unmasking.cohort.names
         self.attempts += 1
         self._opened_s = time.perf_counter()
+        keep = None
+        if self._ledgers is not None:
+            keep = self._ledgers.evidence.rounds.keep(self._terms.label, round_number, attempt)
         self._round = Round(
             self._terms, round_number=round_number, attempt=attempt, cohort=cohort,
-            unmasking=unmasking,
+            unmasking=unmasking, keep=keep,
         )  # fmt: skip
         config = ConfigRecord({"terms_hash": self._terms.hash})
         messages = list(self.configure_train(round_number, arrays, config, grid))
@@ -302,9 +336,14 @@ class PrivateSumStrategy(Strategy):
         except RoundFailed as error:
             if self._aggregation is not None:
                 self._aggregation.leave_out(error.members)
+            if self._ledgers is not None:
+                self._ledgers.evidence.failed(self._terms, open_round, str(error))
             self._monitor.emit(AttemptFailed(server_round, open_round.attempt, str(error)))
             return None, None
         self._state = recipe.fold(self._state, self._mean(release), self._terms)
+        self._model = None
+        if self._ledgers is not None:
+            self._ledgers.evidence.released(self._terms, open_round, release, self._model_hash())
         self._publish_now_and_then(server_round)
         seconds = time.perf_counter() - self._opened_s
         chosen = self._aggregation.chosen if self._aggregation else open_round.cohort
@@ -358,6 +397,12 @@ class PrivateSumStrategy(Strategy):
         """Rule R11: divided by q times the survivors' declared consumers, never by a count."""
         declared = sum(self._terms.entry(name).declared_consumers for name in release.contributors)
         return release.total / (self._terms.privacy.sampling_probability * declared)
+
+    def _model_hash(self) -> bytes:
+        """`model_hash` of the public state, worked out once per round."""
+        if self._model is None:
+            self._model = model_hash(self._state.parameters)
+        return self._model
 
     def _arrays(self) -> ArrayRecord:
         return ArrayRecord({"parameters": array_to_flower(self._state.parameters)})

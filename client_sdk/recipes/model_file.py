@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,27 +14,36 @@ from safetensors.numpy import save
 from privacy.errors import RecipeError
 from privacy.terms import Terms
 
-__all__ = ["load_model", "save_model"]
+__all__ = ["encode_model", "load_model", "save_model", "write_model"]
+
+FORMAT: Final = "alliance/v1/model"
+
+
+def encode_model(terms: Terms, parameters: npt.NDArray[np.float32], *, round_number: int) -> bytes:
+    """The bytes of a model file; equal models give equal bytes.
+
+    Args:
+        terms: the study's terms, kept whole in the file.
+        parameters: float32, shape (dimension,).
+        round_number: the round it was published after.
+    """
+    papers = {"round": round_number, "terms": terms.model_dump(mode="json")}
+    # One entry: several would stand in an order that changes from file to file.
+    text = json.dumps(papers, sort_keys=True, separators=(",", ":"))
+    return save({"parameters": parameters}, metadata={FORMAT: text})
 
 
 def save_model(
     path: Path, terms: Terms, parameters: npt.NDArray[np.float32], *, round_number: int
 ) -> None:
-    """Writes a model and the terms it was learned under; replaces an older file at once.
+    """Writes a model file with what `encode_model` makes; replaces an older one at once."""
+    write_model(path, encode_model(terms, parameters, round_number=round_number))
 
-    Args:
-        path: where.
-        terms: the study's terms, kept whole in the file.
-        parameters: float32, shape (dimension,).
-        round_number: the round it was published after.
-    """
-    papers = {
-        "format": "alliance/v1/model",
-        "terms": terms.model_dump_json(),
-        "round": str(round_number),
-    }
+
+def write_model(path: Path, data: bytes) -> None:
+    """Writes the bytes of a model file; replaces an older one at once."""
     partial = path.with_suffix(".partial")
-    partial.write_bytes(save({"parameters": parameters}, metadata=papers))
+    partial.write_bytes(data)
     partial.replace(path)
 
 
@@ -48,9 +59,13 @@ def load_model(path: Path) -> tuple[Terms, npt.NDArray[np.float32], int]:
             parameters = file.get_tensor("parameters")
     except (OSError, SafetensorError) as error:
         raise RecipeError(f"{path}: not a readable model file ({error})") from error
-    if papers.get("format") != "alliance/v1/model":
+    if FORMAT not in papers:
         raise RecipeError(f"{path}: not a model that this version knows")
-    terms = Terms.from_json(papers["terms"])
+    try:
+        read = json.loads(papers[FORMAT])
+        terms, round_number = Terms.from_json(json.dumps(read["terms"])), int(read["round"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RecipeError(f"{path}: its papers are not readable") from error
     if parameters.dtype != np.float32 or parameters.shape != (terms.dimension,):
         raise RecipeError(f"{path}: its parameters do not fit its terms")
-    return terms, parameters, int(papers["round"])
+    return terms, parameters, round_number

@@ -1,0 +1,204 @@
+"""The coordinator's own log: what happened in a study, durable before anybody acts on it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from coordinator.kept_rounds import KeptRounds
+from coordinator.round import Contribution, Round
+from coordinator.round import Release as Unmasked
+from privacy.errors import EvidenceError
+from privacy.identity import IdentityKey
+from privacy.ledger.entry import (
+    Acceptance,
+    Contributed,
+    Failure,
+    Head,
+    Heads,
+    Proposal,
+    Publication,
+    Release,
+    decode_entry,
+)
+from privacy.ledger.store import LedgerStore
+from privacy.secagg import Attempt
+from privacy.terms import Terms
+from protos.config import read_or_make_key
+
+__all__ = ["Evidence"]
+
+RECEIPT_BYTES = 128 << 10
+"""Of receipts in one message; the rest comes with the next."""
+
+
+class Evidence:
+    """Writes the coordinator's log and hands out receipts from it.
+
+    Args:
+        state: the coordinator's folder; holds the log, its key and the rounds that are kept.
+        alliance: the alliance's name.
+        keep_bytes: of masked contributions kept for an auditor, oldest rounds first let go.
+
+    Raises:
+        ConfigurationError: if the key cannot be read or made.
+        LedgerError: if the log may not be written.
+    """
+
+    def __init__(self, state: Path, alliance: str, *, keep_bytes: int) -> None:
+        identity = read_or_make_key(state / "ledger.pem")
+        self.origin = f"{alliance}/coordinator"
+        self.key: IdentityKey = identity.public
+        self.identity = identity
+        self.store = LedgerStore(
+            state / "ledger.sqlite",
+            origin=self.origin,
+            key=identity,
+            software=f"alliance {importlib.metadata.version('alliance')}",
+            now_ms=_now_ms,
+        )
+        self.rounds = KeptRounds(state / "rounds", keep_bytes)
+
+    def close(self) -> None:
+        """Lets go of the files."""
+        self.rounds.close()
+        self.store.close()
+
+    @property
+    def head(self) -> bytes:
+        """The newest head with members' cosignatures; the coordinator's own before there is one."""
+        return self.store.newest_note() or self.store.note()
+
+    def keep_head(self, note: bytes) -> None:
+        """Keeps a head with its cosignatures."""
+        self.store.keep_note(note)
+
+    # What happened.
+
+    def proposed(self, terms: Terms) -> None:
+        """Terms are about to be proposed."""
+        document = json.loads(terms.canonical())
+        self.store.append(Proposal(at_ms=_now_ms(), terms=document, hash=terms.hash))
+
+    def accepted(self, terms: Terms, member: str, ledger_key: str, signature: bytes) -> None:
+        """A member accepted terms."""
+        self.store.append(
+            Acceptance(
+                at_ms=_now_ms(),
+                terms=terms.hash,
+                member=member,
+                ledger_key=ledger_key,
+                signature=signature.hex(),
+            )
+        )
+
+    def heads(self, terms: Terms, heads: tuple[Head, ...]) -> None:
+        """Members' heads were cosigned by a quorum."""
+        if heads:
+            self.store.append(Heads(at_ms=_now_ms(), terms=terms.hash, heads=heads))
+
+    def released(self, terms: Terms, round_: Round, release: Unmasked, next_model: bytes) -> None:
+        """An attempt was unmasked.
+
+        Args:
+            terms: of the study.
+            round_: the attempt.
+            release: its sum.
+            next_model: `model_hash` of the public state that follows from it.
+        """
+        self.store.append(
+            Release(
+                **_attempt(terms, round_), sum=release.sha256.hex(), next_model=next_model.hex()
+            )
+        )
+        self.rounds.seal(terms.label, round_)
+
+    def failed(self, terms: Terms, round_: Round, sentence: str) -> None:
+        """An attempt released nothing."""
+        self.store.append(Failure(**_attempt(terms, round_), sentence=sentence[:500]))
+        self.rounds.drop(terms.label, round_)
+
+    def published(
+        self, terms: Terms, *, round_number: int, model: bytes, file: bytes, last: bool
+    ) -> int:
+        """A model file is about to be written; the entry's index."""
+        return self.store.append(
+            Publication(
+                at_ms=_now_ms(),
+                terms=terms.hash,
+                round=round_number,
+                model=model.hex(),
+                file=hashlib.sha256(file).hexdigest(),
+                last=last,
+            )
+        )
+
+    # Receipts.
+
+    def receipts(self, since: Mapping[str, int], size: int) -> dict[str, list[dict[str, Any]]]:
+        """Proofs that members' contributions are in the log, as far as one message takes them.
+
+        Args:
+            since: by member, the first entry it has not seen.
+            size: of the head that the proofs lead to.
+        """
+        receipts: dict[str, list[dict[str, Any]]] = {member: [] for member in since}
+        used = dict.fromkeys(since, 0)
+        first = min(since.values(), default=size)
+        for index, entry in enumerate(self.store.entries(first, size), start=first):
+            for member in _contributors(entry, index):
+                if member in since and since[member] <= index and used[member] < RECEIPT_BYTES:
+                    proof = [part.hex() for part in self.store.inclusion_proof(index, size)]
+                    receipt = {"entry": entry.decode(), "index": index, "proof": proof}
+                    receipts[member].append(receipt)
+                    used[member] += len(entry) + 64 * len(proof)
+        return receipts
+
+
+def _contributors(entry: bytes, index: int) -> tuple[str, ...]:
+    """Whose contributions an entry records."""
+    try:
+        read = decode_entry(entry, where=f"entry {index}")
+    except EvidenceError:
+        return ()
+    if not isinstance(read, (Release, Failure)):
+        return ()
+    return tuple(one.member for one in read.contributions)
+
+
+def _attempt(terms: Terms, round_: Round) -> dict[str, Any]:
+    """What release and failure have in common."""
+    unmasking = round_.unmasking
+    if unmasking is None:
+        raise EvidenceError("a simulated round is not evidence")
+    attempt: Attempt = unmasking.attempt
+    return {
+        "at_ms": _now_ms(),
+        "terms": terms.hash,
+        "round": attempt.round,
+        "attempt": attempt.attempt,
+        "key_set": attempt.key_set,
+        "cohort": unmasking.cohort.hash.hex(),
+        "members": round_.cohort,
+        "model": attempt.model.hex(),
+        "contributions": tuple(
+            _contributed(round_.contributions[name])
+            for name in round_.cohort
+            if name in round_.contributions
+        ),
+    }
+
+
+def _contributed(receipt: Contribution) -> Contributed:
+    return Contributed(
+        member=receipt.member, sha256=receipt.sha256.hex(), signature=receipt.signature.hex()
+    )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
