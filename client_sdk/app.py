@@ -19,10 +19,9 @@ from client_sdk.guard import (
     key_sets_of,
     parameters,
 )
-from client_sdk.journal import too_many_studies, unknown_terms
+from client_sdk.journal import StudySpend, too_many_studies, unknown_terms
 from client_sdk.node import Node
 from client_sdk.session import Answer, Answerer
-from privacy.budget import StudySpend
 from privacy.secagg import MaskingMember, Signed
 from privacy.terms import Terms, TermsHash
 from protos.alliance.v1 import exchange_pb2 as wire
