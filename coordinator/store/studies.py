@@ -1,0 +1,242 @@
+"""Studies and how far they got, so that a coordinator that starts again goes on where it was."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from coordinator.store.database import Lock, open_engine
+from coordinator.store.tables import STATE, STUDY
+from privacy.errors import ConfigurationError
+from privacy.terms import Terms, TermsHash
+
+__all__ = ["Status", "StudyRecord", "StudyStore"]
+
+KEPT_STATES = 2
+"""Newest public states of a study: the one the log knows, and one that may not have got there."""
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+class Status(enum.StrEnum):
+    """Where a study stands."""
+
+    PROPOSED = "proposed"
+    RUNNING = "running"
+    PAUSED = "paused"
+    FINISHED = "finished"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    """One study as it was proposed.
+
+    Args:
+        version: from 1 for each name; every change of terms is another one.
+        sentence: why it stopped or paused, where somebody said.
+    """
+
+    terms: Terms
+    version: int
+    status: Status
+    sentence: str
+    proposed_ms: int
+
+
+class StudyStore:
+    """Studies in a database that this process holds alone.
+
+    Guarantees:
+        Every method that writes is durable when it returns, or raises and changed nothing.
+
+    Args:
+        address: an SQLAlchemy URL.
+
+    Raises:
+        ConfigurationError: if the database cannot be opened, or another coordinator holds it.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._engine = open_engine(address)
+        try:
+            self._lock = Lock(self._engine)
+        except BaseException:
+            self._engine.dispose()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets another coordinator in."""
+        self._lock.release()
+        self._engine.dispose()
+
+    # Studies.
+
+    def propose(self, terms: Terms, *, now_ms: int) -> StudyRecord:
+        """Keeps a study; the same terms again are the same study."""
+        if (known := self.study(terms.hash)) is not None:
+            return known
+        with self._writing() as connection:
+            latest = connection.execute(
+                select(func.max(STUDY.c.version)).where(STUDY.c.name == terms.study)
+            ).scalar()
+            record = StudyRecord(terms, (latest or 0) + 1, Status.PROPOSED, "", now_ms)
+            connection.execute(
+                insert(STUDY).values(
+                    terms_hash=terms.hash,
+                    name=terms.study,
+                    version=record.version,
+                    document=terms.model_dump_json(),
+                    status=record.status.value,
+                    sentence="",
+                    proposed_ms=now_ms,
+                    starts=0,
+                )
+            )
+        return record
+
+    def study(self, terms_hash: TermsHash) -> StudyRecord | None:
+        """A study by its terms' hash."""
+        rows = self._rows(select(STUDY).where(STUDY.c.terms_hash == terms_hash))
+        return _record(rows[0]) if rows else None
+
+    def studies(self) -> list[StudyRecord]:
+        """All studies, in the order they were proposed."""
+        return [_record(row) for row in self._rows(select(STUDY).order_by(STUDY.c.proposed_ms))]
+
+    def set_status(self, terms_hash: TermsHash, status: Status, sentence: str = "") -> None:
+        """Notes where a study stands now."""
+        with self._writing() as connection:
+            connection.execute(
+                update(STUDY)
+                .where(STUDY.c.terms_hash == terms_hash)
+                .values(status=status.value, sentence=sentence[:500])
+            )
+
+    # How far they got.
+
+    def start(self, terms_hash: TermsHash) -> int:
+        """Notes that a coordinator begins to run a study; how often one did, this time included.
+
+        Attempts of different starts have different numbers so nothing needs to
+        be written when one is opened, and each earlier start counts as one more attempt spent.
+        """
+        with self._writing() as connection:
+            connection.execute(
+                update(STUDY)
+                .where(STUDY.c.terms_hash == terms_hash)
+                .values(starts=STUDY.c.starts + 1, status=Status.RUNNING.value, sentence="")
+            )
+            starts: int = connection.execute(
+                select(STUDY.c.starts).where(STUDY.c.terms_hash == terms_hash)
+            ).scalar_one()
+        return starts
+
+    def keep_state(
+        self, terms_hash: TermsHash, round_number: int, model: bytes, arrays: Arrays
+    ) -> None:
+        """Keeps a public state, before the release that leads to it enters the log."""
+        data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        here = STATE.c.terms_hash == terms_hash
+        key = (here, STATE.c.round == round_number, STATE.c.model == model.hex())
+        with self._writing() as connection:
+            connection.execute(delete(STATE).where(*key))
+            connection.execute(
+                insert(STATE).values(
+                    terms_hash=terms_hash, round=round_number, model=model.hex(), data=data
+                )
+            )
+            old = STATE.c.round <= round_number - KEPT_STATES
+            connection.execute(delete(STATE).where(here, old))
+
+    def state(
+        self, terms_hash: TermsHash, round_number: int, model: str
+    ) -> dict[str, npt.NDArray[Any]] | None:
+        """The public state that the log says a round led to; None if it is not here.
+
+        Raises:
+            ConfigurationError: if what is here is damaged.
+        """
+        rows = self._rows(
+            select(STATE.c.data).where(
+                STATE.c.terms_hash == terms_hash,
+                STATE.c.round == round_number,
+                STATE.c.model == model,
+            )
+        )
+        if not rows:
+            return None
+        try:
+            arrays: dict[str, npt.NDArray[Any]] = load(rows[0][0])
+        except SafetensorError as error:
+            raise ConfigurationError(
+                f"database: the state after round {round_number} is damaged; restore a backup"
+            ) from error
+        return arrays
+
+    # Inside.
+
+    def _rows(self, query: Any) -> list[Any]:
+        try:
+            with self._engine.connect() as connection:
+                return list(connection.execute(query).all())
+        except SQLAlchemyError as error:
+            raise _unusable(error) from error
+
+    def _writing(self) -> _Writing:
+        self._lock.check()
+        return _Writing(self._engine)
+
+
+class _Writing:
+    """A transaction that is durable when it ends; errors of the database become ours."""
+
+    def __init__(self, engine: Any) -> None:
+        self._begin = engine.begin()
+
+    def __enter__(self) -> Any:
+        try:
+            return self._begin.__enter__()
+        except SQLAlchemyError as error:
+            raise _unusable(error) from error
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        try:
+            self._begin.__exit__(kind, error, trace)
+        except SQLAlchemyError as failed:
+            raise _unusable(failed) from failed
+        if isinstance(error, SQLAlchemyError):
+            raise _unusable(error) from error
+
+
+def _unusable(error: SQLAlchemyError) -> ConfigurationError:
+    cause = getattr(error, "orig", None) or error
+    return ConfigurationError(
+        f"database: cannot be written or read ({str(cause).strip().splitlines()[0][:200]}); "
+        "mend it and start again, nothing that was acknowledged is lost"
+    )
+
+
+def _record(row: Any) -> StudyRecord:
+    return StudyRecord(
+        Terms.from_json(row.document),
+        row.version,
+        Status(row.status),
+        row.sentence,
+        row.proposed_ms,
+    )

@@ -1,0 +1,37 @@
+"""The tables; a change here is a migration beside it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, String, Table, Text
+
+__all__ = ["METADATA", "STATE", "STUDY"]
+
+METADATA: Final = MetaData()
+
+STUDY: Final = Table(
+    "study",
+    METADATA,
+    Column("terms_hash", String(64), primary_key=True),
+    Column("name", String(63), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("sentence", Text, nullable=False),
+    Column("proposed_ms", BigInteger, nullable=False),
+    Column("starts", Integer, nullable=False),
+)
+"""One row per terms; another version of a study is another row. ``starts``: how often a coordinator
+began to run it; each may have left one attempt open that no log knows of."""
+
+STATE: Final = Table(
+    "state",
+    METADATA,
+    Column("terms_hash", String(64), primary_key=True),
+    Column("round", Integer, primary_key=True),
+    Column("model", String(64), primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+)
+"""The public state after a round, written before its release enters the log; the log decides which
+of them happened."""
