@@ -32,6 +32,8 @@ class NodeConfig(StrictModel):
     """Folder for the journal and published models; nobody else needs to read it."""
     tls: TlsFiles
     policy: Policy = Policy()
+    canaries: Path | None = None
+    """An auditor's file of canaries; the policy must name that auditor in ``auditor_keys``."""
 
     def relative_to(self, folder: Path) -> NodeConfig:
         """The same with its paths resolved against ``folder``."""
@@ -42,5 +44,6 @@ class NodeConfig(StrictModel):
                 "data": self.data.relative_to(folder),
                 "state": folder / self.state,
                 "tls": self.tls.relative_to(folder),
+                "canaries": folder / self.canaries if self.canaries else None,
             }
         )

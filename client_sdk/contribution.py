@@ -5,7 +5,9 @@ What `contribution` returns is masked before it leaves (`privacy.secagg.MaskingM
 
 from __future__ import annotations
 
+import itertools
 import logging
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +33,9 @@ def contribution(
         Even unmasked it is differentially private for every consumer at noise multiplier
         sigma / sqrt(H) (rule R13); the sum of N - D of them at sigma, as long as at most c members
         collude. Fresh sample, rounding and noise at every call: the caller has reserved the attempt
-        and never calls twice for one (rule R3). An error while computing yields noise alone.
+        and never calls twice for one (rule R3). An error while computing yields noise alone, and
+        an auditor's canaries, where the member admitted them; they change no consumer's guarantee
+        (`client_sdk.canaries`).
 
     Args:
         terms: accepted terms.
@@ -51,6 +55,9 @@ def contribution(
     except Exception:  # whether a member answers must not depend on its data (rule R4)
         _LOG.exception("the contribution is noise alone")
         block_sums = np.zeros((shape.blocks, terms.dimension), dtype=np.float32)
-    update = encode(block_sums, grid, grid.limit(name), stream)
+    blocks: Iterable[npt.NDArray[np.float32]] = block_sums
+    if node.canaries is not None and node.canaries.take_part(terms):
+        blocks = itertools.chain(block_sums, node.canaries.block_sums(terms, stream))
+    update = encode(blocks, grid, grid.limit(name), stream)
     update += node.noise.take(terms.dimension)
     return to_ring(update, grid)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from client_sdk.canaries import Canaries
 from client_sdk.dataset import Dataset
 from client_sdk.journal import Journal
 from client_sdk.noise_ahead import NoiseAhead
@@ -38,6 +39,7 @@ class Node:
         journal: what it approved and spent.
         keep_model: where published models go.
         identity: what it signs with; None under simulation, where nothing is masked.
+        canaries: what an auditor enrolled here, if the policy lets it.
     """
 
     entry: RosterEntry
@@ -47,6 +49,7 @@ class Node:
     journal: Journal
     keep_model: KeepModel
     identity: Identity | None = None
+    canaries: Canaries | None = None
     noise: NoiseAhead = field(default_factory=NoiseAhead, repr=False)
     _block_key: bytes = field(default_factory=lambda: os.urandom(32), repr=False)
     _enrolments: dict[TermsHash, Enrolment] = field(default_factory=dict, repr=False)

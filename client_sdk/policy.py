@@ -35,6 +35,8 @@ class Policy(StrictModel):
     known_members: dict[Name, IdentityText] = Field(default_factory=dict)
     """Identity keys this member knows from elsewhere. Where there are any, a roster may name nobody
     else: then the coordinator cannot fill a cohort with members it made up."""
+    auditor_keys: tuple[IdentityText, ...] = ()
+    """Auditors that may enrol canaries here (`client_sdk.canaries`); nobody by default."""
 
     def check_terms(self, terms: Terms, *, own_entry: RosterEntry, contract: DataContract) -> None:
         """Refuses terms that exceed this policy, before anything is computed or touched.

@@ -30,6 +30,8 @@ __all__ = [
     "batch_shape",
     "enrol",
     "enrolment_cap",
+    "padded_shape",
+    "place",
     "sample_slots",
     "tail_probability",
 ]
@@ -146,11 +148,13 @@ def batch_shape(terms: Terms, member: str) -> BatchShape:
         TermsError: if the roster does not name the member.
     """
     cap = enrolment_cap(terms.entry(member).declared_consumers)
-    return _shape(cap, terms.privacy.sampling_probability)
+    return padded_shape(cap, terms.privacy.sampling_probability)
 
 
 @functools.lru_cache(maxsize=256)
-def _shape(cap: int, q: float) -> BatchShape:
+def padded_shape(cap: int, q: float) -> BatchShape:
+    """The shape for up to ``cap`` enrolled at sampling probability ``q``, as in `batch_shape`."""
+
     def overflows(blocks: int, consumers: int) -> bool:
         return blocks * tail_probability(cap, q / blocks, consumers) > OVERFLOW_PROBABILITY
 
@@ -193,8 +197,17 @@ def enrol(terms: Terms, member: str, consumer_ids: Sequence[str], key: bytes) ->
         ConfigurationError: if the key has the wrong length.
         TermsError: if the roster does not name the member.
     """
-    shape = batch_shape(terms, member)
     cap = enrolment_cap(terms.entry(member).declared_consumers)
+    return place(consumer_ids, batch_shape(terms, member), cap, key)
+
+
+def place(consumer_ids: Sequence[str], shape: BatchShape, cap: int, key: bytes) -> Enrolment:
+    """Puts ids into the blocks of ``shape``, padded to ``cap``: `enrol` for any shape and cap.
+
+    Raises:
+        DataError: if an id comes twice.
+        ConfigurationError: if the key has the wrong length.
+    """
     if len(key) != KEY_BYTES:
         raise ConfigurationError(f"the block key must have {KEY_BYTES} bytes, not {len(key)}")
     if len(set(consumer_ids)) != len(consumer_ids):

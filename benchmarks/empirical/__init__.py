@@ -1,0 +1,1 @@
+"""The empirical audit at full size, and the runs that its tests plant faults in."""
