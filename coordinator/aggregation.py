@@ -75,6 +75,7 @@ class SecureAggregation:
         node_ids: by name, of the members that accepted the terms.
         standing: whom to ask.
         ledgers: the coordinator's log and those of members; None where nothing is evidence.
+        attempts: opened before.
 
     Raises:
         TermsError: if the terms' cohorts are too large.
@@ -89,6 +90,7 @@ class SecureAggregation:
         node_ids: Mapping[str, int],
         standing: Standing,
         ledgers: Ledgers | None = None,
+        attempts: int = 0,
     ) -> None:
         self._terms = terms
         self._setup = Setup.of(terms)
@@ -104,7 +106,7 @@ class SecureAggregation:
             if ledgers
             else None
         )
-        self._attempts_left = terms.privacy.max_attempts
+        self._attempts_left = terms.privacy.max_attempts - attempts
         self._closed = threading.Event()
         # Above what members remember of an earlier coordinator; where it is not, `SKIPPED` helps.
         self._next = 1 + max(0, int(time.time() - EPOCH_S)) // SECONDS_PER_KEY_SET

@@ -36,12 +36,48 @@ def run(
     from coordinator.app import run as run_study
     from coordinator.config import CoordinatorConfig
     from coordinator.console import Lines
-    from coordinator.monitor import JsonLines, Monitor
+    from coordinator.monitor import JsonLines, Sink
     from protos.config import read_config
 
     settings = read_config(config, CoordinatorConfig).relative_to(config.parent)
-    monitor = Monitor(JsonLines(sys.stdout) if json else Lines(sys.stdout))
-    asyncio.run(run_study(settings, monitor))
+    sinks: list[Sink] = [JsonLines(sys.stdout) if json else Lines(sys.stdout)]
+    asyncio.run(run_study(settings, sinks))
+
+
+@app.command()
+def status(
+    config: Annotated[Path, typer.Argument(help="coordinator.toml")],
+    json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+) -> None:
+    """Shows where the coordinator of a state folder stands."""
+    from rich.console import Console
+
+    from coordinator.status import read_status
+    from coordinator.watch import show
+
+    path = _status_path(config)
+    if json:
+        typer.echo(read_status(path).model_dump_json())
+    else:
+        show(Console(), path)
+
+
+@app.command()
+def watch(config: Annotated[Path, typer.Argument(help="coordinator.toml")]) -> None:
+    """Shows members, rounds, dropouts, epsilon, pace and last errors, live."""
+    from rich.console import Console
+
+    from coordinator.watch import watch as follow
+
+    follow(Console(), _status_path(config))
+
+
+def _status_path(config: Path) -> Path:
+    from coordinator.config import CoordinatorConfig
+    from protos.config import read_config
+
+    settings = read_config(config, CoordinatorConfig).relative_to(config.parent)
+    return settings.state / "status.json"
 
 
 @app.command("throw-away-authority")

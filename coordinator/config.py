@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field
 
 from privacy.terms import StrictModel
 from protos.tls import TlsFiles
 
-__all__ = ["CoordinatorConfig", "Deadlines"]
+__all__ = ["CoordinatorConfig", "Deadlines", "EvidenceConfig", "Operations"]
+
+
+LOOPBACK: Final = r"^(127\.0\.0\.1|localhost|\[::1\]):\d{1,5}$"
 
 
 class Deadlines(StrictModel):
@@ -35,6 +39,15 @@ class EvidenceConfig(StrictModel):
     oldest rounds are let go beyond it. 0 keeps none."""
 
 
+class Operations(StrictModel):
+    """Ports for an operator's tools, for this machine only; none is open unless named."""
+
+    metrics: str | None = Field(default=None, pattern=LOOPBACK)
+    """Address and port of Prometheus metrics."""
+    health: str | None = Field(default=None, pattern=LOOPBACK)
+    """Address and port of gRPC health checks, without TLS."""
+
+
 class CoordinatorConfig(StrictModel):
     """One coordinator and the study it runs. Paths are relative to the configuration file."""
 
@@ -47,6 +60,14 @@ class CoordinatorConfig(StrictModel):
     tls: TlsFiles
     deadlines: Deadlines = Deadlines()
     evidence: EvidenceConfig = EvidenceConfig()
+    operations: Operations = Operations()
+    database: str | None = None
+    """An SQLAlchemy URL of PostgreSQL or SQLite; a file in the state folder if not given."""
+
+    @property
+    def database_url(self) -> str:
+        """Where studies are kept."""
+        return self.database or f"sqlite:///{(self.state / 'coordinator.sqlite').absolute()}"
 
     def relative_to(self, folder: Path) -> CoordinatorConfig:
         """The same with its paths resolved against ``folder``."""

@@ -16,6 +16,7 @@ from coordinator.monitor import (
     RoundClosed,
     StudyFinished,
     StudyOpened,
+    StudyPaused,
 )
 
 __all__ = ["Lines", "line"]
@@ -66,6 +67,11 @@ def line(event: Event) -> str:
             return f"round {event.round} attempt {event.attempt} failed: {event.sentence}"
         case KeysFailed():
             return f"exchange of keys failed: {event.sentence}"
+        case StudyPaused():
+            return (
+                f"study {event.study} paused after round {event.round} and {event.attempts_spent} "
+                "attempts; start the coordinator again and it goes on"
+            )
         case StudyFinished():
             return (
                 f"study {event.study} finished: {event.rounds} rounds, {event.attempts_spent} "

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from privacy.errors import EvidenceError
 from privacy.identity import IdentityKey
 from privacy.ledger.entry import (
     Acceptance,
+    AnyEntry,
     Contributed,
     Failure,
     Head,
@@ -31,10 +33,29 @@ from privacy.secagg import Attempt
 from privacy.terms import Terms
 from protos.config import read_or_make_key
 
-__all__ = ["Evidence"]
+__all__ = ["Evidence", "Told"]
 
 RECEIPT_BYTES = 128 << 10
 """Of receipts in one message; the rest comes with the next."""
+
+
+@dataclass(slots=True)
+class Told:
+    """What the log says of a study.
+
+    Args:
+        attempts: that ended, with a release or without.
+        round: of the newest release; 0 before any.
+        model: hash of the public state that it led to.
+        acceptances: members with their ledger keys.
+        files: by hash and whether it was the last: the index of a model file's publication.
+    """
+
+    attempts: int = 0
+    round: int = 0
+    model: str = ""
+    acceptances: set[tuple[str, str]] = field(default_factory=set)
+    files: dict[tuple[str, bool], int] = field(default_factory=dict)
 
 
 class Evidence:
@@ -63,6 +84,9 @@ class Evidence:
             now_ms=_now_ms,
         )
         self.rounds = KeptRounds(state / "rounds", keep_bytes)
+        self._told: dict[str, Told] = {}
+        for index, entry in enumerate(self.store.entries()):
+            self._note(decode_entry(entry, where=f"{self.store.path}: entry {index}"), index)
 
     def close(self) -> None:
         """Lets go of the files."""
@@ -78,29 +102,34 @@ class Evidence:
         """Keeps a head with its cosignatures."""
         self.store.keep_note(note)
 
+    def told(self, terms: Terms) -> Told:
+        """What the log says of a study so far."""
+        return self._told.get(terms.hash, Told())
+
     # What happened.
 
     def proposed(self, terms: Terms) -> None:
-        """Terms are about to be proposed."""
-        document = json.loads(terms.canonical())
-        self.store.append(Proposal(at_ms=_now_ms(), terms=document, hash=terms.hash))
+        """Terms are about to be proposed; said once."""
+        if terms.hash not in self._told:
+            document = json.loads(terms.canonical())
+            self._append(Proposal(at_ms=_now_ms(), terms=document, hash=terms.hash))
 
     def accepted(self, terms: Terms, member: str, ledger_key: str, signature: bytes) -> None:
-        """A member accepted terms."""
-        self.store.append(
-            Acceptance(
-                at_ms=_now_ms(),
-                terms=terms.hash,
-                member=member,
-                ledger_key=ledger_key,
-                signature=signature.hex(),
-            )
+        """A member accepted terms; said once for each of its ledger keys."""
+        acceptance = Acceptance(
+            at_ms=_now_ms(),
+            terms=terms.hash,
+            member=member,
+            ledger_key=ledger_key,
+            signature=signature.hex(),
         )
+        if (member, ledger_key) not in self.told(terms).acceptances:
+            self._append(acceptance)
 
     def heads(self, terms: Terms, heads: tuple[Head, ...]) -> None:
         """Members' heads were cosigned by a quorum."""
         if heads:
-            self.store.append(Heads(at_ms=_now_ms(), terms=terms.hash, heads=heads))
+            self._append(Heads(at_ms=_now_ms(), terms=terms.hash, heads=heads))
 
     def released(self, terms: Terms, round_: Round, release: Unmasked, next_model: bytes) -> None:
         """An attempt was unmasked.
@@ -111,32 +140,56 @@ class Evidence:
             release: its sum.
             next_model: `model_hash` of the public state that follows from it.
         """
-        self.store.append(
+        self._append(
             Release(
                 **_attempt(terms, round_), sum=release.sha256.hex(), next_model=next_model.hex()
             )
         )
         self.rounds.seal(terms.label, round_)
+        self.rounds.release(terms, release)
 
     def failed(self, terms: Terms, round_: Round, sentence: str) -> None:
         """An attempt released nothing."""
-        self.store.append(Failure(**_attempt(terms, round_), sentence=sentence[:500]))
+        self._append(Failure(**_attempt(terms, round_), sentence=sentence[:500]))
         self.rounds.drop(terms.label, round_)
 
     def published(
         self, terms: Terms, *, round_number: int, model: bytes, file: bytes, last: bool
     ) -> int:
-        """A model file is about to be written; the entry's index."""
-        return self.store.append(
+        """A model file is about to be written; its entry's index. The same file is said once."""
+        digest = hashlib.sha256(file).hexdigest()
+        if (index := self.told(terms).files.get((digest, last))) is not None:
+            return index
+        return self._append(
             Publication(
                 at_ms=_now_ms(),
                 terms=terms.hash,
                 round=round_number,
                 model=model.hex(),
-                file=hashlib.sha256(file).hexdigest(),
+                file=digest,
                 last=last,
             )
         )
+
+    def _append(self, entry: AnyEntry) -> int:
+        index = self.store.append(entry)
+        self._note(entry, index)
+        return index
+
+    def _note(self, entry: AnyEntry, index: int) -> None:
+        """Keeps what a coordinator that starts again asks of its own log."""
+        if isinstance(entry, Publication):
+            self._told[entry.terms].files[entry.file, entry.last] = index
+        elif isinstance(entry, Proposal):
+            self._told[entry.hash] = Told()
+        elif isinstance(entry, (Acceptance, Release, Failure)):
+            told = self._told.setdefault(entry.terms, Told())
+            if isinstance(entry, Acceptance):
+                told.acceptances.add((entry.member, entry.ledger_key))
+                return
+            told.attempts += 1
+            if isinstance(entry, Release):
+                told.round, told.model = entry.round, entry.next_model
 
     # Receipts.
 

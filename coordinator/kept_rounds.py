@@ -13,8 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-from coordinator.round import Keep, Round
+from coordinator.round import Keep, Release, Round
+from privacy.empirical.releases import INDEX, release_line, release_name
 from privacy.secagg import Unmasking
+from privacy.terms import Terms
 
 __all__ = ["KeptRounds"]
 
@@ -69,6 +71,26 @@ class KeptRounds:
             target = self._target(study, round_.round_number, round_.attempt)
             self._thread.submit(self._seal, target, _opening(round_.unmasking))
 
+    def release(self, terms: Terms, release: Release) -> None:
+        """Keeps a decoded sum, which is public, for whoever measures it (`privacy.empirical`).
+
+        All of a study's are kept or none: none where they would not fit.
+        """
+        if terms.privacy.max_attempts * release.total.nbytes > self._most_bytes:
+            return
+        folder = self._folder.with_name("releases") / terms.label
+        name = release_name(release.round, release.attempt)
+        data = release.total.astype("<f8").tobytes()
+        line = release_line(
+            terms,
+            round_number=release.round,
+            attempt=release.attempt,
+            contributors=release.contributors,
+            file=data,
+            sum_sha256=release.sha256,
+        )
+        self._thread.submit(_write_release, folder, name, data, line)
+
     def drop(self, study: str, round_: Round) -> None:
         """Lets go of an attempt that released nothing."""
         target = self._target(study, round_.round_number, round_.attempt)
@@ -112,6 +134,16 @@ class KeptRounds:
     def _let_go(self, target: Path) -> None:
         self._sizes.pop(target, None)
         shutil.rmtree(target, ignore_errors=True)
+
+
+def _write_release(folder: Path, name: str, data: bytes, line: bytes) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+        with (folder / INDEX).open("ab") as index:
+            index.write(line)
+    except OSError as error:
+        _LOG.warning("%s: this release is not kept (%s)", folder / name, error.strerror)
 
 
 def _opening(unmasking: Unmasking) -> dict[str, Any]:

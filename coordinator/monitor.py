@@ -25,6 +25,7 @@ __all__ = [
     "Sink",
     "StudyFinished",
     "StudyOpened",
+    "StudyPaused",
 ]
 
 
@@ -115,6 +116,15 @@ class KeysFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class StudyPaused:
+    """The coordinator was asked to end; started again, it goes on with the next round."""
+
+    study: str
+    round: int
+    attempts_spent: int
+
+
+@dataclass(frozen=True, slots=True)
 class StudyFinished:
     """The model is published."""
 
@@ -135,6 +145,7 @@ Event = (
     | RoundClosed
     | AttemptFailed
     | KeysFailed
+    | StudyPaused
     | StudyFinished
 )
 Sink = Callable[[Event], None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from coordinator.service import ExchangeService
 from privacy.errors import ConfigurationError
@@ -11,7 +12,7 @@ from protos.alliance.v1 import exchange_pb2_grpc
 from protos.limits import LIMITS
 from protos.tls import TlsMaterial
 
-__all__ = ["start_server"]
+__all__ = ["serve_health", "start_server"]
 
 
 async def start_server(
@@ -46,3 +47,25 @@ async def start_server(
         ) from error
     await server.start()
     return server, f"{listen.rpartition(':')[0]}:{port}"
+
+
+async def serve_health(address: str | None) -> grpc.aio.Server | None:
+    """Answers gRPC health checks on a loopback port of their own; None where none is wanted.
+
+    Raises:
+        ConfigurationError: if the port cannot be opened.
+    """
+    if address is None:
+        return None
+    server = grpc.aio.server()
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"health checks cannot listen on {address}; choose another port"
+        ) from error
+    await server.start()
+    await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+    return server

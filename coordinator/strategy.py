@@ -8,6 +8,7 @@ receipt; under simulation nothing is masked, and the reply carries the contribut
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -22,23 +23,24 @@ from client_sdk.recipes.propensity import fold as recipe
 from coordinator.aggregation import SecureAggregation
 from coordinator.cohort import choose
 from coordinator.config import Deadlines
+from coordinator.evidence import Told
 from coordinator.grid import ABSENT_CODE, Expectation, LinkGrid, task_key
 from coordinator.monitor import (
     AttemptFailed,
-    MemberFaulted,
     MemberRefused,
     Monitor,
     RoundClosed,
     StudyFinished,
     StudyOpened,
+    StudyPaused,
 )
+from coordinator.proposal import propose
 from coordinator.round import Release, Round
 from coordinator.standing import Standing
+from coordinator.store import Status, StudyStore
 from coordinator.witnessing import Ledgers
-from privacy.acceptance import verify_acceptance
 from privacy.accounting import Accountant
-from privacy.errors import BadSignature, MemberFault, RoundFailed
-from privacy.identity import IdentityKey
+from privacy.errors import ConfigurationError, MemberFault, RoundFailed
 from privacy.secagg import model_hash
 from privacy.terms import Terms
 from protos.codec import array_to_flower, flower_to_array
@@ -50,6 +52,9 @@ FAILED_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 30.0
 """A failed attempt is spent: what made it fail gets time to mend, twice as long each time."""
 PUBLISH_EVERY_S: Final = 1.0
+ATTEMPTS_PER_START: Final = 10_000
+"""A coordinator that starts again numbers attempts above those it may have opened and forgotten:
+members answer no attempt twice."""
 
 Publish = Callable[[npt.NDArray[np.float32], int, bool], str]
 """Keeps published parameters: (parameters, round, whether it is the last); says where."""
@@ -65,6 +70,11 @@ class PrivateSumStrategy(Strategy):
         deadlines: how long to wait.
         transport: one sentence on what the coordinator sees, for the record.
         ledgers: the coordinator's log and members'; None under simulation.
+        studies: where the public state is kept, so that a study goes on where it was; None under
+            simulation.
+
+    Raises:
+        ConfigurationError: if the study is over, or what is kept of it does not fit its log.
     """
 
     def __init__(
@@ -76,6 +86,7 @@ class PrivateSumStrategy(Strategy):
         deadlines: Deadlines,
         transport: str,
         ledgers: Ledgers | None = None,
+        studies: StudyStore | None = None,
     ) -> None:
         self._terms = terms
         self._monitor = monitor
@@ -83,6 +94,7 @@ class PrivateSumStrategy(Strategy):
         self._deadlines = deadlines
         self._transport = transport
         self._ledgers = ledgers
+        self._studies = studies
         self._accountant = Accountant(terms)
         self._spent = _spent_table(self._accountant)
         self._state = recipe.initial_state(terms)
@@ -95,6 +107,33 @@ class PrivateSumStrategy(Strategy):
         self._opened_s = 0.0
         self._published_s = -math.inf
         self.attempts = 0
+        self._draining = threading.Event()
+        self._rounds_before = 0
+        self._attempts_before = 0
+        if ledgers is not None and studies is not None:
+            self._resume(ledgers.evidence.told(terms), studies)
+
+    def _resume(self, told: Told, studies: StudyStore) -> None:
+        """Goes on after the last release that the log knows; every earlier start may have cost one
+        attempt more than the log knows.
+        """
+        starts = studies.start(self._terms.hash)
+        self.attempts = told.attempts + starts - 1
+        self._attempts_before = (starts - 1) * ATTEMPTS_PER_START
+        if not told.round:
+            return
+        arrays = studies.state(self._terms.hash, told.round, told.model)
+        if arrays is None:
+            raise ConfigurationError(
+                f"study {self._terms.study}: the database lacks the state after round "
+                f"{told.round}, which the log says was released; restore the newest backup of both"
+            )
+        self._state = recipe.State.from_arrays(arrays, self._terms)
+        self._rounds_before = told.round
+
+    def drain(self) -> None:
+        """Lets the open round end and begins no other; `start` then returns. From any thread."""
+        self._draining.set()
 
     def summary(self) -> None:
         """Nothing: the monitor says it all."""
@@ -120,10 +159,12 @@ class PrivateSumStrategy(Strategy):
             node_ids = {name: node_id for node_id, name in self._names.items()}
             self._aggregation = SecureAggregation(
                 self._terms, grid, self._monitor, self._deadlines, node_ids, self._standing,
-                self._ledgers,
+                self._ledgers, self.attempts,
             )  # fmt: skip
         try:
             result = self._learn(grid, willing)
+            if self._draining.is_set():
+                return result
             where = self._publish(recipe.published(self._state), self._terms.privacy.rounds, True)
             if self._aggregation is not None:
                 self._aggregation.settle(willing)
@@ -131,6 +172,8 @@ class PrivateSumStrategy(Strategy):
             if self._aggregation is not None:
                 self._aggregation.close()
         grid.send_and_receive(self._publication(grid), timeout=self._deadlines.round_s)
+        if self._studies is not None:
+            self._studies.set_status(self._terms.hash, Status.FINISHED)
         self._monitor.emit(
             StudyFinished(
                 self._terms.study,
@@ -145,18 +188,27 @@ class PrivateSumStrategy(Strategy):
     def _learn(self, grid: Grid, willing: set[str]) -> Result:
         """All rounds, one private sum each."""
         arrays, result = self._arrays(), Result()
-        for round_number in range(1, self._terms.privacy.rounds + 1):
-            attempt = 0
+        for round_number in range(self._rounds_before + 1, self._terms.privacy.rounds + 1):
+            attempt = self._attempts_before
             while True:
+                if self._draining.is_set():
+                    self._pause(round_number - 1)
+                    return result
                 attempt += 1
                 messages = self._open(round_number, attempt, arrays, grid, willing)
                 replies = grid.send_and_receive(messages, timeout=self._deadlines.round_s)
                 released, _ = self.aggregate_train(round_number, replies)
                 if released is not None:
                     break
-                time.sleep(min(FAILED_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S))
+                failed = attempt - self._attempts_before
+                time.sleep(min(FAILED_PAUSE_S * 2 ** (failed - 1), LONGEST_PAUSE_S))
             arrays = result.arrays = released
         return result
+
+    def _pause(self, round_number: int) -> None:
+        if self._studies is not None:
+            self._studies.set_status(self._terms.hash, Status.PAUSED, "the coordinator was ended")
+        self._monitor.emit(StudyPaused(self._terms.study, round_number, self.attempts))
 
     # Proposing and publishing.
 
@@ -166,46 +218,10 @@ class PrivateSumStrategy(Strategy):
         Raises:
             RoundFailed: if fewer than N - D do.
         """
-        everybody = [entry.name for entry in self._terms.roster]
-        if self._ledgers is not None:
-            self._ledgers.evidence.proposed(self._terms)
-        _assemble(grid, everybody, timeout_s=self._deadlines.assemble_s)
-        terms = ConfigRecord({"document": self._terms.model_dump_json()})
-        content = RecordDict({"task": self._task(0, 1), "terms": terms})
-        messages = [
-            grid.create_message(content, "train.propose", node_id, "0")
-            for node_id in grid.get_node_ids()
-        ]
-        willing: set[str] = set()
-        for message, reply in _paired(
-            messages, grid.send_and_receive(messages, timeout=self._deadlines.propose_s)
-        ):
-            node_id = message.metadata.dst_node_id
-            if reply.has_error():
-                if not isinstance(grid, LinkGrid):  # the link's service has reported it
-                    self._monitor.emit(MemberRefused(str(node_id), "propose", _reason(reply)))
-                continue
-            acceptance = reply.content.get("acceptance")
-            if (
-                not isinstance(acceptance, ConfigRecord)
-                or acceptance.get("terms_hash") != self._terms.hash
-            ):
-                sentence = "its acceptance is not one of these terms"
-                self._monitor.emit(MemberRefused(str(node_id), "propose", sentence))
-                continue
-            name = str(acceptance.get("member"))
-            if isinstance(grid, LinkGrid):
-                name = grid.member(node_id)
-            if self._ledgers is not None and not self._accept(name, acceptance):
-                continue
-            self._names[node_id] = name
-            willing.add(name)
-        least = self._terms.privacy.least_survivors
-        if len(willing) < least:
-            raise RoundFailed(
-                f"study {self._terms.study}: {len(willing)} members accepted the terms, "
-                f"{least} are needed; the events above say who came and who refused"
-            )
+        self._names = propose(
+            self._terms, grid, self._monitor, self._deadlines, ledgers=self._ledgers
+        )
+        willing = set(self._names.values())
         projection = self._accountant.projection()
         self._monitor.emit(
             StudyOpened(
@@ -221,22 +237,6 @@ class PrivateSumStrategy(Strategy):
             )
         )
         return willing
-
-    def _accept(self, name: str, acceptance: ConfigRecord) -> bool:
-        """Records a member's signed acceptance and opens its ledger; whether it is good."""
-        ledger_key, signature = acceptance.get("ledger_key"), acceptance.get("signature")
-        if self._ledgers is None:
-            return True
-        try:
-            if not isinstance(ledger_key, str) or not isinstance(signature, bytes):
-                raise BadSignature("it is not signed")
-            verify_acceptance(self._terms, member=name, ledger_key=ledger_key, signature=signature)
-        except BadSignature as error:
-            self._monitor.emit(MemberFaulted(name, f"its acceptance is not its own: {error}"))
-            return False
-        self._ledgers.evidence.accepted(self._terms, name, ledger_key, signature)
-        self._ledgers.mirror.open(name, IdentityKey(ledger_key), signature)
-        return True
 
     def _publication(self, grid: Grid) -> list[Message]:
         arrays = ArrayRecord({"parameters": array_to_flower(recipe.published(self._state))})
@@ -342,6 +342,10 @@ class PrivateSumStrategy(Strategy):
             return None, None
         self._state = recipe.fold(self._state, self._mean(release), self._terms)
         self._model = None
+        if self._studies is not None:
+            self._studies.keep_state(
+                self._terms.hash, server_round, self._model_hash(), self._state.arrays()
+            )
         if self._ledgers is not None:
             self._ledgers.evidence.released(self._terms, open_round, release, self._model_hash())
         self._publish_now_and_then(server_round)
@@ -414,29 +418,6 @@ class PrivateSumStrategy(Strategy):
         if self._round is None:
             raise RoundFailed("no attempt is open; start() opens them")
         return self._round
-
-
-def _assemble(grid: Grid, members: list[str], *, timeout_s: float) -> None:
-    """Waits until all members are there or the time is up."""
-    if isinstance(grid, LinkGrid):
-        grid.assemble(members, least=len(members), timeout_s=timeout_s)
-        return
-    until_s = time.monotonic() + timeout_s
-    while len(list(grid.get_node_ids())) < len(members) and time.monotonic() < until_s:
-        time.sleep(0.05)
-
-
-def _paired(
-    messages: list[Message], replies: Iterable[Message]
-) -> Iterable[tuple[Message, Message]]:
-    """Each reply with the message it answers."""
-    sent = {message.metadata.message_id: message for message in messages}
-    for reply in replies:
-        yield sent[reply.metadata.reply_to_message_id], reply
-
-
-def _reason(reply: Message) -> str:
-    return reply.error.reason or f"error {reply.error.code}"
 
 
 def _spent_table(accountant: Accountant) -> list[float]:

@@ -21,6 +21,7 @@ from coordinator.monitor import (
     RoundClosed,
     StudyFinished,
     StudyOpened,
+    StudyPaused,
 )
 from coordinator.rpc_errors import REASONS, Denied, denial
 
@@ -35,6 +36,7 @@ EVENTS: list[Event] = [
     RoundClosed(1, 1, ("a",), ("b",), 0.02, 1, 0.3),
     AttemptFailed(1, 1, "too few"),
     KeysFailed("too few"),
+    StudyPaused("s", 2, 3),
     StudyFinished("s", 3, 4, 1.5, "model"),
 ]
 
