@@ -11,20 +11,27 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
 from client_sdk.priority import give_way
 from privacy.errors import LinkError
 from protos.alliance.v1 import exchange_pb2 as wire
-from protos.alliance.v1 import exchange_pb2_grpc
 from protos.codec import ArraySpec, TaskKey, array_specs, chunks, fits, printable
-from protos.limits import LIMITS, PROTOCOL
+from protos.frames import (
+    ReceivedChunk,
+    answer_frame,
+    chunk_frame,
+    coordinator_frame,
+    serialized,
+)
+from protos.limits import LIMITS, METHOD, PROTOCOL, SERVICE
 from protos.tls import TlsMaterial
 
 __all__ = ["MALFORMED", "Answer", "Answerer", "Session"]
@@ -68,6 +75,7 @@ class Answer:
     refusal: tuple[int, str] | None = None
 
 
+Stream = grpc.aio.StreamStreamCall[Message | bytes, wire.CoordinatorFrame | ReceivedChunk]
 Answerer = Callable[[TaskKey, wire.Task, list[tuple[ArraySpec, bytes]]], Answer]
 """Answers one task; called in two worker threads, one of them for phases `AHEAD`. Never raises."""
 
@@ -107,7 +115,7 @@ class Session:
         """Tasks of this stream that are open, and whether their arrays need no Clear."""
         self._announced: set[TaskKey] = set()
         self._incoming: _Incoming | None = None
-        self._outgoing: asyncio.Queue[Iterable[wire.MemberFrame]] = asyncio.Queue()
+        self._outgoing: asyncio.Queue[Iterable[wire.MemberFrame | bytes]] = asyncio.Queue()
 
     async def run(self) -> None:
         """Stays connected until cancelled, with exponential backoff between attempts.
@@ -147,8 +155,11 @@ class Session:
         self._asked, self._announced = {}, set()
         self._incoming, self._outgoing = None, asyncio.Queue()
         async with grpc.aio.secure_channel(self._target, credentials, options=options) as channel:
-            stub = exchange_pb2_grpc.ExchangeStub(channel)  # type: ignore[no-untyped-call]
-            stream = stub.Connect()
+            stream: Stream = channel.stream_stream(
+                f"/{SERVICE}/{METHOD}",
+                request_serializer=serialized,
+                response_deserializer=coordinator_frame,
+            )()
             await stream.write(
                 wire.MemberFrame(hello=wire.Hello(protocol=PROTOCOL, software=self._software))
             )
@@ -162,22 +173,25 @@ class Session:
             writer = asyncio.create_task(self._write(stream))
             try:
                 while (frame := await stream.read()) is not grpc.aio.EOF:
-                    if not isinstance(frame, wire.CoordinatorFrame):
+                    if not isinstance(frame, wire.CoordinatorFrame | ReceivedChunk):
                         raise LinkError("the coordinator sent what is not a frame")
                     self._take(frame)
+                    del frame
             finally:
                 writer.cancel()
 
-    async def _write(
-        self, stream: grpc.aio.StreamStreamCall[wire.MemberFrame, wire.CoordinatorFrame]
-    ) -> None:
+    async def _write(self, stream: Stream) -> None:
         while True:
             for frame in await self._outgoing.get():
                 await stream.write(frame)
+                del frame  # not held while there is nothing to say
 
     # Frames from the coordinator.
 
-    def _take(self, frame: wire.CoordinatorFrame) -> None:
+    def _take(self, frame: wire.CoordinatorFrame | ReceivedChunk) -> None:
+        if isinstance(frame, ReceivedChunk):
+            self._take_chunk(frame)
+            return
         kind = frame.WhichOneof("frame")
         if kind == "task":
             self._take_task(frame.task)
@@ -211,7 +225,7 @@ class Session:
         else:
             self._incoming = _Incoming(task, specs, bytearray(size_bytes))
 
-    def _take_chunk(self, chunk: wire.Chunk) -> None:
+    def _take_chunk(self, chunk: wire.Chunk | ReceivedChunk) -> None:
         incoming = self._incoming
         if incoming is None or chunk.id != incoming.task.id or isinstance(incoming.received, bytes):
             return  # belongs to a task that was refused
@@ -272,9 +286,9 @@ class Session:
         """In the worker thread: the app's answer; None for a task that is over by now."""
         if key in self._over or time.monotonic() > deadline_s:
             return None
-        arrays, offset = [], 0
+        arrays, offset, received = [], 0, memoryview(incoming.received)
         for spec in incoming.specs:
-            arrays.append((spec, bytes(incoming.received[offset : offset + spec.size_bytes])))
+            arrays.append((spec, bytes(received[offset : offset + spec.size_bytes])))
             offset += spec.size_bytes
         return self._answer_task(key, incoming.task, arrays)
 
@@ -283,16 +297,13 @@ class Session:
         if answer.refusal is not None:
             self._refuse(key, *answer.refusal)
             return
-        frame = wire.MemberFrame()
-        frame.answer.id.CopyFrom(key.to_wire())
-        frame.answer.content.CopyFrom(answer.content)
+        opening = wire.Answer(id=key.to_wire(), content=answer.content)
         cleared = self._asked.get(key, False)
         if cleared and fits(answer.content, answer.buffers):
-            frame.answer.data = b"".join(answer.buffers)
-            self._outgoing.put_nowait([frame])
+            self._outgoing.put_nowait([answer_frame(opening, answer.buffers)])
             return
         self._announced.add(key)
-        self._outgoing.put_nowait([frame])
+        self._outgoing.put_nowait([answer_frame(opening, [])])
         if cleared:
             self._send_arrays(key)
 
@@ -300,18 +311,9 @@ class Session:
         """Queues the bytes of an announced answer, once per announcement."""
         if key in self._announced and key in self._answers:
             self._announced.discard(key)
-            self._outgoing.put_nowait(_chunk_frames(key, self._answers[key]))
+            parts = chunks(self._answers[key].buffers)
+            self._outgoing.put_nowait(chunk_frame(key, offset, data) for offset, data in parts)
 
     def _refuse(self, key: TaskKey, code: int, sentence: str) -> None:
         refusal = wire.Refusal(id=key.to_wire(), code=code, sentence=printable(sentence))
         self._outgoing.put_nowait([wire.MemberFrame(refusal=refusal)])
-
-
-def _chunk_frames(key: TaskKey, answer: Answer) -> Iterator[wire.MemberFrame]:
-    """An answer's bytes in frames, built in place: an argument would be copied."""
-    for offset, data in chunks(answer.buffers):
-        frame = wire.MemberFrame()
-        frame.chunk.id.CopyFrom(key.to_wire())
-        frame.chunk.offset = offset
-        frame.chunk.data = data
-        yield frame

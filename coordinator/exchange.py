@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from coordinator.round import Contribution, Round
 from protos.alliance.v1 import exchange_pb2 as wire
 from protos.codec import TaskKey, chunks, fits
+from protos.frames import chunk_frame, task_frame
 from protos.limits import LIMITS
 
 __all__ = ["Absent", "Answered", "Check", "Exchange", "Outcome", "Outgoing", "Refused"]
@@ -68,7 +69,9 @@ class Exchange:
     """When a member's stream first broke while this was open."""
     progress_s: dict[str, float] = field(default_factory=dict)
     """Of cleared uploads: when something last arrived."""
-    array_frames: dict[int, list[wire.CoordinatorFrame]] = field(default_factory=dict)
+    queued: set[str] = field(default_factory=set)
+    """Members whose turn to be sent the task has not come."""
+    array_frames: dict[int, list[bytes]] = field(default_factory=dict)
     """Frames of array bytes by identity of the task; members with one task share them."""
 
     def settle(self, member: str, outcome: Outcome) -> None:
@@ -106,35 +109,30 @@ class Exchange:
         moments += [last_s + LIMITS.stall_timeout_s for last_s in self.progress_s.values()]
         return min((moment for moment in moments if moment > now_s), default=None)
 
-    def frames(self, member: str, now_s: float) -> Iterator[wire.CoordinatorFrame]:
+    def is_long(self, member: str) -> bool:
+        """Whether the member is sent more than one frame."""
+        return not self.over and not fits(self.tasks[member].content, self.tasks[member].buffers)
+
+    def frames(self, member: str, now_s: float) -> Iterator[bytes]:
         """What the member is sent: the task and its array bytes; nothing once it is over."""
         if self.over:
             return
         task = self.tasks[member]
-        frame = wire.CoordinatorFrame()
-        frame.task.id.CopyFrom(self.key.to_wire())
-        frame.task.deadline_ms = max(1, round((self.deadline_s - now_s) * 1000))
-        frame.task.content.CopyFrom(task.content)
-        frame.task.cleared = self.round is not None and self.round.all_cleared
+        opening = wire.Task(
+            id=self.key.to_wire(),
+            deadline_ms=max(1, round((self.deadline_s - now_s) * 1000)),
+            content=task.content,
+            cleared=self.round is not None and self.round.all_cleared,
+        )
         if fits(task.content, task.buffers):
-            frame.task.data = b"".join(task.buffers)
-            yield frame
+            yield task_frame(opening, task.buffers)
             return
-        yield frame
+        yield task_frame(opening, [])
         if id(task) not in self.array_frames:
             self.array_frames[id(task)] = [
-                _chunk_frame(self.key, offset, data) for offset, data in chunks(task.buffers)
+                chunk_frame(self.key, offset, data) for offset, data in chunks(task.buffers)
             ]
         for frame in self.array_frames[id(task)]:
             if self.over:
                 return
             yield frame
-
-
-def _chunk_frame(key: TaskKey, offset: int, data: bytes) -> wire.CoordinatorFrame:
-    """A chunk in its frame, built in place: a message given as an argument would be copied."""
-    frame = wire.CoordinatorFrame()
-    frame.chunk.id.CopyFrom(key.to_wire())
-    frame.chunk.offset = offset
-    frame.chunk.data = data
-    return frame

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Container
+from collections.abc import Container
 
 import grpc
 import grpc.aio
@@ -12,11 +12,13 @@ from google.protobuf.message import DecodeError
 from coordinator.rpc_errors import Denied
 from privacy.certificates import common_name
 from protos.alliance.v1 import exchange_pb2 as wire
+from protos.frames import ReceivedChunk
 from protos.limits import LIMITS, PROTOCOL
 
-__all__ = ["authenticate", "greet"]
+__all__ = ["Context", "authenticate", "greet"]
 
-Context = grpc.aio.ServicerContext[wire.MemberFrame, wire.CoordinatorFrame]
+Context = grpc.aio.ServicerContext[wire.MemberFrame | ReceivedChunk, wire.CoordinatorFrame | bytes]
+"""One stream, as the server's side of gRPC gives it."""
 
 
 def authenticate(context: Context, roster: Container[str]) -> str:
@@ -39,17 +41,17 @@ def authenticate(context: Context, roster: Container[str]) -> str:
     return name
 
 
-async def greet(member: str, requests: AsyncIterator[wire.MemberFrame], context: Context) -> None:
+async def greet(member: str, context: Context) -> None:
     """Reads the member's hello and answers with a welcome.
 
     Raises:
         Denied: if the first frame is no hello, is late, or speaks another protocol.
     """
     try:
-        first = await asyncio.wait_for(anext(requests), LIMITS.hello_timeout_s)
-    except (TimeoutError, StopAsyncIteration, DecodeError) as error:
+        first = await asyncio.wait_for(context.read(), LIMITS.hello_timeout_s)
+    except (TimeoutError, DecodeError) as error:
         raise Denied("no_hello") from error
-    if first.WhichOneof("frame") != "hello":
+    if not isinstance(first, wire.MemberFrame) or first.WhichOneof("frame") != "hello":
         raise Denied("no_hello")
     if first.hello.protocol != PROTOCOL:
         raise Denied("other_protocol")

@@ -91,7 +91,8 @@ class _Upload:
     """A cleared contribution on its way: the bytes so far, kept to be taken back."""
 
     signature: bytes
-    received: list[bytes] = field(default_factory=list)
+    received: list[bytes | memoryview] = field(default_factory=list)
+    digest: hashlib._Hash = field(default_factory=hashlib.sha256)
     size_bytes: int = 0
 
 
@@ -184,7 +185,7 @@ class Round:
         """Whether the member announced its contribution and has not been cleared yet."""
         return any(name == member for name, _ in self._waiting)
 
-    def add(self, member: str, offset: int, data: bytes) -> Contribution | None:
+    def add(self, member: str, offset: int, data: bytes | memoryview) -> Contribution | None:
         """Adds one chunk; the receipt if it was the last.
 
         Args:
@@ -212,20 +213,19 @@ class Round:
                 member, f"sent too many bytes for {self._here}: over {self.size_bytes}"
             )
         add_in_place(*self._places(offset, data))
+        upload.digest.update(data)
         upload.received.append(data)
         upload.size_bytes += len(data)
         if upload.size_bytes < self.size_bytes:
             return None
-        digest = hashlib.sha256()
-        for part in upload.received:
-            digest.update(part)
+        digest = upload.digest.digest()
         if self.unmasking is not None:  # (6)
-            self.unmasking.take_contribution(member, digest.digest(), upload.signature)
+            self.unmasking.take_contribution(member, digest, upload.signature)
         del self._uploads[member]
-        receipt = Contribution(member, self.size_bytes, digest.digest(), upload.signature)
+        receipt = Contribution(member, self.size_bytes, digest, upload.signature)
         self.contributions[member] = receipt
         if self._keep is not None:
-            self._keep(member, upload.received)
+            self._keep(member, [bytes(part) for part in upload.received])
         return receipt
 
     def drop(self, member: str) -> None:
@@ -275,7 +275,7 @@ class Round:
         total, digest = decode(self._sum, self._grid), hashlib.sha256(self._sum.data).digest()
         return Release(self.round_number, self.attempt, total, contributors, digest)
 
-    def _places(self, offset: int, data: bytes) -> tuple[RingVector, RingVector]:
+    def _places(self, offset: int, data: bytes | memoryview) -> tuple[RingVector, RingVector]:
         """The part of the sum that ``data`` belongs to, and its ring elements."""
         start = offset // self._sum.itemsize
         places = self._sum[start : start + len(data) // self._sum.itemsize]

@@ -8,8 +8,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from coordinator.service import ExchangeService
 from privacy.errors import ConfigurationError
-from protos.alliance.v1 import exchange_pb2_grpc
-from protos.limits import LIMITS
+from protos.frames import member_frame, serialized
+from protos.limits import LIMITS, METHOD, SERVICE
 from protos.tls import TlsMaterial
 
 __all__ = ["serve_health", "start_server"]
@@ -35,7 +35,11 @@ async def start_server(
             ("grpc.server_handshake_timeout_ms", round(LIMITS.hello_timeout_s * 1000)),
         ]
     )
-    exchange_pb2_grpc.add_ExchangeServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    handler = grpc.stream_stream_rpc_method_handler(
+        service.connect, request_deserializer=member_frame, response_serializer=serialized
+    )
+    handlers = grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler})
+    server.add_generic_rpc_handlers((handlers,))
     credentials = grpc.ssl_server_credentials(
         [(tls.key, tls.certificate)], tls.authority, require_client_auth=True
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Collection, Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,14 +17,15 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from coordinator.exchange import Absent, Answered, Check, Exchange, Outcome, Outgoing, Refused
-from coordinator.membership import authenticate, greet
+from coordinator.membership import Context, authenticate, greet
 from coordinator.monitor import MemberFaulted, MemberJoined, MemberLeft, MemberRefused, Monitor
+from coordinator.pace import Pace
 from coordinator.round import Contribution, Round
 from coordinator.rpc_errors import Denied, denial
 from privacy.errors import LinkError, MemberFault
 from protos.alliance.v1 import exchange_pb2 as wire
-from protos.alliance.v1 import exchange_pb2_grpc
 from protos.codec import TaskKey, array_specs, blob_of, decode, printable
+from protos.frames import ReceivedChunk
 from protos.limits import LIMITS
 
 __all__ = ["ExchangeService"]
@@ -59,7 +60,7 @@ class _Connection:
         )
 
 
-class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
+class ExchangeService:
     """Keeps one stream per member and carries tasks over it.
 
     Args:
@@ -79,6 +80,7 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
         """Members with the phase they missed last; an answer to that phase clears it."""
         self._open: dict[TaskKey, Exchange] = {}
         self._arrivals = asyncio.Event()
+        self._pace = Pace()
 
     @property
     def connected(self) -> list[str]:
@@ -151,7 +153,8 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
         absent = exchange.tasks.keys() - self._connections.keys()
         graces_s = {}
         if sum(isinstance(one, Answered) for one in exchange.outcomes.values()) >= least:
-            absent |= {member for member in exchange.tasks if (member, phase) in self._late}
+            late = {member for member in exchange.tasks if (member, phase) in self._late}
+            absent |= late - exchange.queued
             if exchange.patience_s is not None:
                 exchange.enough_s = exchange.enough_s or now_s
                 graces_s = dict.fromkeys(exchange.tasks, exchange.enough_s + exchange.patience_s)
@@ -179,10 +182,9 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
             if member in exchange.outcomes:
                 continue
             exchange.outcomes[member] = Absent()
-            if exchange.round is None or not exchange.round.is_waiting(member):
-                self._late.add(
-                    (member, exchange.key.phase)
-                )  # who waited for its turn to send is not to blame
+            waits = exchange.round is not None and exchange.round.is_waiting(member)
+            if not waits and member not in exchange.queued:
+                self._late.add((member, exchange.key.phase))  # who waits for its turn is not
             if exchange.round is not None:
                 exchange.round.drop(member)
             if member in self._connections:
@@ -196,15 +198,14 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
 
     # One member's stream.
 
-    async def Connect(  # noqa: N802  (the name in the .proto)
-        self,
-        request_iterator: AsyncIterator[wire.MemberFrame],
-        context: grpc.aio.ServicerContext[wire.MemberFrame, wire.CoordinatorFrame],
-    ) -> None:
-        """Serves one member until it leaves; refuses before reading a message if it may not."""
+    async def connect(self, _requests: object, context: Context) -> None:
+        """Serves one member until it leaves; refuses before reading a message if it may not.
+
+        Frames are read from the context: gRPC's iterator would hold on to each until the next one.
+        """
         try:
             member = authenticate(context, self._roster)
-            await greet(member, request_iterator, context)
+            await greet(member, context)
         except Denied as reason:
             status, sentence = denial(reason)
             await context.abort(status, sentence)
@@ -219,35 +220,26 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
             if member in exchange.tasks and member not in exchange.outcomes:
                 connection.send(exchange)
                 exchange.changed.set()
-        loop = asyncio.get_running_loop()
-        reader = loop.create_task(self._read(connection, request_iterator))
+        reader = asyncio.create_task(self._read(connection, context))
         try:
             while (item := await connection.outgoing.get()) is not None:
-                frames = item.frames(member, loop.time()) if isinstance(item, Exchange) else [item]
-                for frame in frames:
-                    await context.write(frame)
+                if isinstance(item, Exchange):
+                    await self._pace.send(item, member, context.write)
+                else:
+                    await context.write(item)
+                del item
         except asyncio.CancelledError:
             pass  # grpc cancels the handler of a stream that is gone; there is nothing to answer
         finally:
             reader.cancel()
             self._leave(connection)
 
-    async def _read(
-        self, connection: _Connection, requests: AsyncIterator[wire.MemberFrame]
-    ) -> None:
-        """Takes frames off one stream until it ends."""
+    async def _read(self, connection: _Connection, context: Context) -> None:
+        """Takes frames off one stream until it ends; holds none while it waits for the next."""
         try:
-            async for frame in requests:
-                try:
-                    self._take(connection, frame)
-                except (MemberFault, LinkError) as error:
-                    fault = error if isinstance(error, MemberFault) else None
-                    what = fault.what if fault else str(error)
-                    self._monitor.emit(MemberFaulted(connection.member, what))
-                    connection.faults += 1
-                    if connection.faults >= LIMITS.faults:
-                        break
-        except (grpc.RpcError, DecodeError, asyncio.InvalidStateError):
+            while self._take_next(connection, await context.read()):
+                pass
+        except (grpc.RpcError, grpc.aio.UsageError, DecodeError, asyncio.InvalidStateError):
             pass  # the stream is gone; leaving is handled below, once
         finally:
             connection.send(None)
@@ -270,8 +262,23 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
 
     # Frames of one member.
 
-    def _take(self, connection: _Connection, frame: wire.MemberFrame) -> None:
+    def _take_next(self, connection: _Connection, frame: object) -> bool:
+        """Takes one frame; whether another is waited for."""
+        if not isinstance(frame, wire.MemberFrame | ReceivedChunk):
+            return False
+        try:
+            self._take(connection, frame)
+        except (MemberFault, LinkError) as error:
+            what = error.what if isinstance(error, MemberFault) else str(error)
+            self._monitor.emit(MemberFaulted(connection.member, what))
+            connection.faults += 1
+        return connection.faults < LIMITS.faults
+
+    def _take(self, connection: _Connection, frame: wire.MemberFrame | ReceivedChunk) -> None:
         if self._connections.get(connection.member) is not connection:
+            return
+        if isinstance(frame, ReceivedChunk):
+            self._take_chunk(connection, frame)
             return
         kind = frame.WhichOneof("frame")
         if kind == "chunk":
@@ -319,7 +326,7 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
         except (MemberFault, LinkError) as error:
             self._fault(connection, exchange, error)
 
-    def _take_chunk(self, connection: _Connection, chunk: wire.Chunk) -> None:
+    def _take_chunk(self, connection: _Connection, chunk: wire.Chunk | ReceivedChunk) -> None:
         key = TaskKey.of(chunk.id)
         if key in connection.rejected:
             return  # was on its way when the rejection went out
@@ -329,7 +336,9 @@ class ExchangeService(exchange_pb2_grpc.ExchangeServicer):
         except MemberFault as error:
             self._fault(connection, exchange, error)
 
-    def _add(self, connection: _Connection, exchange: Exchange, offset: int, data: bytes) -> None:
+    def _add(
+        self, connection: _Connection, exchange: Exchange, offset: int, data: bytes | memoryview
+    ) -> None:
         """Adds array bytes to the open round, and settles with the last of them.
 
         Raises:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["LIMITS", "PROTOCOL", "Limits"]
+__all__ = ["LIMITS", "METHOD", "PROTOCOL", "SERVICE", "Limits"]
 
 PROTOCOL: Final = 2
+SERVICE: Final = "alliance.v1.Exchange"
+METHOD: Final = "Connect"
+"""As in exchange.proto; both ends give gRPC their own (de)serialisers (`protos.frames`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import gc
 import socket
 import ssl
 import time
@@ -19,6 +20,7 @@ from client_sdk.session import Answer, Session
 from coordinator.exchange import Absent, Answered, Outcome, Outgoing, Refused
 from coordinator.grid import LinkGrid
 from coordinator.monitor import Event, MemberFaulted, MemberJoined, MemberLeft, Monitor
+from coordinator.pace import Pace
 from coordinator.round import Round
 from coordinator.server import start_server
 from coordinator.service import ExchangeService
@@ -26,6 +28,7 @@ from privacy.errors import ConfigurationError, LinkError
 from protos.alliance.v1 import exchange_pb2 as wire
 from protos.alliance.v1 import exchange_pb2_grpc
 from protos.codec import ArraySpec, TaskKey
+from protos.frames import ReceivedChunk
 from protos.limits import LIMITS, PROTOCOL
 from protos.tls import TlsMaterial
 from tests.conftest import HOUR, Certificates, make_terms
@@ -69,12 +72,7 @@ class Alliance:
         timeout_s: float = 10.0,
         least: int = 4,
     ) -> dict[str, Outcome]:
-        content = wire.Content()
-        group = content.arrays.add(name="model")
-        group.headers.add(name="parameters", dtype=wire.DTYPE_FLOAT32, shape=[DIMENSION])
-        parameters = np.zeros(DIMENSION, np.float32)
-        outgoing = Outgoing(content, [parameters.tobytes()])
-        tasks = dict.fromkeys(NAMES, outgoing)
+        tasks = dict.fromkeys(NAMES, model())
         return await self.service.exchange(
             key, tasks, timeout_s=timeout_s, round_=round_, least=least
         )
@@ -89,6 +87,13 @@ async def alliance(certificates: Certificates, *, grace_s: float = 0.3) -> Async
         yield Alliance(service, address, events)
     finally:
         await server.stop(grace=0)
+
+
+def model() -> Outgoing:
+    content = wire.Content()
+    group = content.arrays.add(name="model")
+    group.headers.add(name="parameters", dtype=wire.DTYPE_FLOAT32, shape=[DIMENSION])
+    return Outgoing(content, [np.zeros(DIMENSION, np.float32).tobytes()])
 
 
 def contribution(values: np.ndarray = ONES) -> Answer:
@@ -323,6 +328,84 @@ def test_a_broken_stream_is_taken_up_again_by_the_session(certificates: Certific
                 left = [e for e in here.events if isinstance(e, MemberLeft)]
                 assert (len(joined), len(left)) == (2, 1)
                 assert here.address == port
+
+    run(main)
+
+
+def test_a_stream_that_waits_holds_no_frame(certificates: Certificates) -> None:
+    """A thousand streams would hold a gigabyte."""
+
+    async def main() -> None:
+        async with (
+            alliance(certificates) as here,
+            members(here, certificates, NAMES[:4]),
+            raw_member(here.address, certificates.member(NAMES[4])) as member,
+        ):
+            round_ = new_round()
+            asking = asyncio.create_task(here.ask(round_))
+            await member.until("task")
+            await member.announce()
+            await member.until("clear")
+            for start in range(0, ONES.nbytes, LIMITS.chunk_bytes):
+                await member.chunk(start, ONES.tobytes()[start : start + LIMITS.chunk_bytes])
+            await member.until("receipt")
+            await asking
+            gc.collect()
+            held = [one for one in gc.get_objects() if isinstance(one, ReceivedChunk)]
+            assert held == []
+            waiting = [
+                value
+                for task in asyncio.all_tasks()
+                for frame in task.get_stack()
+                for value in frame.f_locals.values()
+                if isinstance(value, bytes | memoryview) and len(value) > 1000
+            ]
+            assert waiting == []
+
+    run(main)
+
+
+def test_a_member_that_does_not_read_keeps_nobody_from_being_sent_the_task(
+    certificates: Certificates,
+) -> None:
+    async def main() -> None:
+        async with (
+            alliance(certificates) as here,
+            raw_member(here.address, certificates.member(NAMES[0])),
+            raw_member(here.address, certificates.member(NAMES[1])),
+            members(here, certificates, NAMES[2:]),
+        ):
+            here.service._pace = Pace(1)
+            round_ = new_round()
+            started = asyncio.get_running_loop().time()
+            long = Outgoing(wire.Content(), [bytes(64 << 20)])
+            tasks = dict.fromkeys(NAMES[:2], long) | dict.fromkeys(NAMES[2:], model())
+            asking = asyncio.create_task(
+                here.service.exchange(KEY, tasks, timeout_s=30, round_=round_, least=4)
+            )
+            while len(round_.contributions) < 3:
+                await asyncio.sleep(0.01)
+            assert asyncio.get_running_loop().time() - started < 10
+            assert not asking.done()
+            asking.cancel()
+
+    run(main)
+
+
+def test_who_waits_for_its_turn_to_be_sent_a_task_is_not_late(certificates: Certificates) -> None:
+    async def main() -> None:
+        async with (
+            alliance(certificates) as here,
+            raw_member(here.address, certificates.member(NAMES[0])),
+            raw_member(here.address, certificates.member(NAMES[1])),
+        ):
+            here.service._pace = Pace(1, patience_s=60)
+            long = Outgoing(wire.Content(), [bytes(64 << 20)])
+            outcomes = await here.service.exchange(
+                KEY, dict.fromkeys(NAMES[:2], long), timeout_s=1, round_=new_round()
+            )
+            assert all(isinstance(outcome, Absent) for outcome in outcomes.values())
+            assert {name for name, _ in here.service._late} == {NAMES[0]}
 
     run(main)
 

@@ -33,6 +33,7 @@ from privacy.terms import Terms
 from protos.alliance.v1 import exchange_pb2 as wire
 from protos.codec import TaskKey, chunks, fits
 from protos.limits import LIMITS, PROTOCOL
+from protos.memory import settle
 from protos.tls import TlsMaterial
 
 import grpc  # isort: skip  (after protos, which closes TLS 1.2)
@@ -173,13 +174,20 @@ class _Crowd:
             self.members.append(member)
             hello = wire.Hello(protocol=PROTOCOL, software="simulated")
             await stream.write(wire.MemberFrame(hello=hello).SerializeToString())
-            while isinstance(raw := await stream.read(), bytes):
-                if raw[0] == _CHUNK_TAG:
-                    member.chunks_due -= 1
-                    if not member.chunks_due:
-                        await self._contribute(member)
-                    continue
-                await self._take(member, wire.CoordinatorFrame.FromString(raw))
+            while await self._take_next(member, await stream.read()):
+                pass
+
+    async def _take_next(self, member: _Member, raw: object) -> bool:
+        """Takes one frame and lets go of it; whether there may be another."""
+        if not isinstance(raw, bytes):
+            return False
+        if raw[0] != _CHUNK_TAG:
+            await self._take(member, wire.CoordinatorFrame.FromString(raw))
+            return True
+        member.chunks_due -= 1
+        if not member.chunks_due:
+            await self._contribute(member)
+        return True
 
     async def _take(self, member: _Member, frame: wire.CoordinatorFrame) -> None:
         kind, script = frame.WhichOneof("frame"), member.script
@@ -321,6 +329,7 @@ def crowd(pipe: Connection, scene: Scene, address: str, tls: dict[str, TlsMateri
     ``("failed", why)`` if a member is told what was not foreseen.
     """
     _remember_verified()
+    settle()
     setup = scene.setup
 
     async def main() -> None:
