@@ -29,7 +29,7 @@ from privacy.ledger.entry import (
 from privacy.ledger.merkle import Stream, leaf_hash
 from privacy.ledger.note import Note
 from privacy.ledger.tables import PAGE, TABLES, Tables
-from privacy.ledger.witness import KnownHead
+from privacy.ledger.witness import KnownHead, Witness
 
 __all__ = ["LedgerStore", "Transaction"]
 
@@ -264,6 +264,10 @@ class LedgerStore:
         return rows[0][0] if rows else None
 
     # Other logs: see `witness.Memory`.
+
+    def witness(self) -> Witness:
+        """A witness that cosigns with this log's key and remembers in this file."""
+        return Witness(self.origin, self._identity, self, lambda: self._now_ms() // 1000)
 
     def known(self, origin: str, key: IdentityKey | None = None) -> KnownHead | None:
         """See `witness.Memory.known`."""
