@@ -152,6 +152,7 @@ class LocalAlliance:
         identity.write_bytes(member.identity.pem())
         config = self.folder / f"{member.name}.toml"
         config.write_text(
+            f'alliance = "{self._terms.alliance}"\n'
             f'member = "{member.name}"\ndeclared_consumers = {member.declared_consumers}\n'
             f'coordinator = "{address}"\ncontract = "contract.json"\n'
             f'state = "{member.name}-state"\nidentity = "{identity.name}"\n'

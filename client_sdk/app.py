@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import astuple
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, Metadata, RecordDict
 from flwr.clientapp import ClientApp
@@ -18,10 +20,15 @@ from client_sdk.guard import (
     guard,
     key_sets_of,
     parameters,
+    project,
+    round_of,
 )
-from client_sdk.journal import StudySpend, too_many_studies, unknown_terms
+from client_sdk.journal import too_many_studies, unknown_terms
 from client_sdk.node import Node
 from client_sdk.session import Answer, Answerer
+from privacy.acceptance import sign_acceptance
+from privacy.budget import StudySpend
+from privacy.identity import IdentityKey
 from privacy.secagg import MaskingMember, Signed
 from privacy.terms import Terms, TermsHash
 from protos.alliance.v1 import exchange_pb2 as wire
@@ -52,10 +59,22 @@ def make_client_app(node_of: Callable[[Context], Node]) -> ClientApp:
     def propose(message: Message, context: Context) -> Message:
         """Accepts terms the guard found within policy."""
         node = node_of(context)
-        terms = Terms.from_json(str(message.content.config_records["terms"]["document"]))
-        node.journal.approve(terms, most_studies=node.policy.most_studies)
-        node.enrolment(terms)  # now, so that no attempt's time tells how many there are
+        document = str(message.content.config_records["terms"]["document"])
+        terms = Terms.from_json(document)
         acceptance = ConfigRecord({"member": node.entry.name, "terms_hash": terms.hash})
+        signature, ledger_key = b"", node.journal.ledger_key
+        if node.identity is not None and ledger_key is not None:
+            signature = sign_acceptance(
+                node.identity, terms, member=node.entry.name, ledger_key=ledger_key
+            )
+            acceptance["ledger_key"], acceptance["signature"] = ledger_key, signature
+        node.journal.approve(
+            terms,
+            profile=project(document).profile,
+            most_studies=node.policy.most_studies,
+            signature=signature,
+        )
+        node.enrolment(terms)  # now, so that no attempt's time tells how many there are
         return Message(RecordDict({"acceptance": acceptance}), reply_to=message)
 
     @app.train("contribute", mods=[stand_guard])
@@ -65,9 +84,20 @@ def make_client_app(node_of: Callable[[Context], Node]) -> ClientApp:
         terms = accepted_terms(node, message)
         vector = contribution(terms, node, parameters(message, terms))
         content = RecordDict()
+        signature, key_set = b"", 0
         if node.identity is not None:
-            signature = node.masking(terms).mask(attempt_of(message), vector)
+            asked = attempt_of(message)
+            signature, key_set = node.masking(terms).mask(asked, vector), asked.key_set
             content["signed"] = ConfigRecord({"signature": signature})
+        number, attempt = round_of(message)
+        node.journal.use(
+            terms,
+            round_number=number,
+            attempt=attempt,
+            key_set=key_set,
+            sha256=hashlib.sha256(vector.data).hexdigest(),
+            signature=signature,
+        )
         content["contribution"] = ArrayRecord({"sum": array_to_flower(vector)})
         return Message(content, reply_to=message)
 
@@ -117,6 +147,7 @@ def make_client_app(node_of: Callable[[Context], Node]) -> ClientApp:
         terms = accepted_terms(node, message)
         node.keep_model(terms, parameters(message, terms))
         node.forget(terms)
+        node.journal.finish(terms, "its model was published")
         return Message(RecordDict({"kept": ConfigRecord({"kept": True})}), reply_to=message)
 
     return app
@@ -159,41 +190,88 @@ def answerer(app: ClientApp, context: Context) -> Answerer:
 class RecordJournal:
     """A journal in Flower's ``context.state``, where a simulated member's state lives.
 
+    It has no ledger: nobody vouches for it, and it knows no budget over several studies.
+
     Args:
         state: the node's state; survives between its messages, dies with the simulation.
     """
 
+    ledger_key: IdentityKey | None = None
+
     def __init__(self, state: RecordDict) -> None:
         self._state = state
 
-    def approve(self, terms: Terms, *, most_studies: int) -> None:
+    def approve(
+        self, terms: Terms, *, profile: Mapping[int, float], most_studies: int, signature: bytes
+    ) -> None:
         """See `Journal.approve`."""
         if terms.hash not in self._state:
             accepted = sum(isinstance(item, ConfigRecord) for item in self._state.values())
             if accepted >= most_studies:
                 raise too_many_studies(accepted)
-            self._state[terms.hash] = ConfigRecord(
-                {"document": terms.model_dump_json(), "spend": [0, 0, 0]}
-            )
+            self._state[terms.hash] = ConfigRecord({"document": terms.model_dump_json()})
+            self._keep(StudySpend(terms.privacy.rounds, terms.privacy.max_attempts), terms)
 
     def terms(self, terms_hash: TermsHash) -> Terms:
         """See `Journal.terms`."""
         return Terms.from_json(str(self._record(terms_hash)["document"]))
 
-    def reserve(self, terms: Terms, *, round_number: int, attempt: int) -> StudySpend:
+    def reserve(self, terms: Terms, *, ahead: int) -> int:
         """See `Journal.reserve`."""
-        record = self._record(terms.hash)
-        numbers = record["spend"]
-        if not isinstance(numbers, list):
-            raise unknown_terms(terms.hash)
-        spend = StudySpend(*(int(number) for number in numbers)).reserve(
-            terms, round_number=round_number, attempt=attempt
+        spend = self._spend(terms)
+        unused = spend.reserved - spend.used
+        wanted = min(max(ahead, 1) - unused, spend.unreserved)
+        if wanted > 0 or unused == 0 or spend.finished:
+            self._keep(spend.reserve(spend.reserved + 1, max(wanted, 1)), terms)
+        return 0
+
+    def grant(self, terms: Terms, *, size: int) -> None:
+        """See `Journal.grant`."""
+
+    def check(self, terms: Terms, *, round_number: int, attempt: int) -> None:
+        """See `Journal.check`."""
+        spend = self._spend(terms)
+        spend.use(round_number=round_number, attempt=attempt, number=spend.used + 1)
+
+    def use(
+        self,
+        terms: Terms,
+        *,
+        round_number: int,
+        attempt: int,
+        key_set: int,
+        sha256: str,
+        signature: bytes,
+    ) -> None:
+        """See `Journal.use`."""
+        spend = self._spend(terms)
+        self._keep(
+            spend.use(round_number=round_number, attempt=attempt, number=spend.used + 1), terms
         )
-        record["spend"] = [spend.attempts, spend.last_round, spend.last_attempt]
-        return spend
+
+    def finish(self, terms: Terms, sentence: str) -> None:
+        """See `Journal.finish`."""
+        spend = self._spend(terms)
+        if not spend.finished:
+            self._keep(spend.finish(), terms)
+
+    def refuse(self, terms_hash: str, task: str, sentence: str) -> None:
+        """See `Journal.refuse`: there is no log."""
 
     def _record(self, terms_hash: str) -> ConfigRecord:
         record = self._state.get(terms_hash)
         if not isinstance(record, ConfigRecord):
             raise unknown_terms(terms_hash)
         return record
+
+    def _spend(self, terms: Terms) -> StudySpend:
+        numbers = self._record(terms.hash)["spend"]
+        if not isinstance(numbers, list):
+            raise unknown_terms(terms.hash)
+        rounds, attempts, reserved, used, made, last_round, last_attempt, over = map(int, numbers)
+        return StudySpend(
+            rounds, attempts, reserved, used, made, last_round, last_attempt, bool(over)
+        )
+
+    def _keep(self, spend: StudySpend, terms: Terms) -> None:
+        self._record(terms.hash)["spend"] = [int(number) for number in astuple(spend)]

@@ -38,7 +38,7 @@ def run(config: ConfigFile) -> None:
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
-    asyncio.run(serve(*open_node(config)))
+    asyncio.run(serve(*open_node(config, spending=True)))
 
 
 @app.command()

@@ -17,6 +17,8 @@ __all__ = ["NodeConfig"]
 class NodeConfig(StrictModel):
     """One member's node. Paths are relative to the configuration file."""
 
+    alliance: Name = "alliance"
+    """As in the terms. It names this member's ledger and cannot change once that is begun."""
     member: Name
     """As in the roster and in this node's certificate."""
     identity: Path
@@ -29,7 +31,7 @@ class NodeConfig(StrictModel):
     """The data contract, as JSON."""
     data: DataSource
     state: Path
-    """Folder for the journal and published models; nobody else needs to read it."""
+    """Folder for the ledger, its key and published models; nobody else needs to read it."""
     tls: TlsFiles
     policy: Policy = Policy()
     canaries: Path | None = None

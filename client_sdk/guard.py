@@ -8,7 +8,8 @@ public inputs only (rule R4):
  (3) a contribution is asked for under terms accepted here, for the study they name;
  (4) the public state has the terms' shape and is finite (the guarantee holds for every such one);
  (5) the attempt has a key set that is ready and unused, so that nothing leaves unmasked;
- (6) the attempt is reserved, durably, before the handler may touch data.
+ (6) the attempt is reserved, durably, before the handler may touch data; the handler records what
+     it made before a byte leaves.
 
 What secure aggregation itself demands of a message, `privacy.secagg.MaskingMember` checks.
 """
@@ -52,6 +53,7 @@ __all__ = [
     "key_sets_of",
     "parameters",
     "project",
+    "round_of",
 ]
 
 _LOG = logging.getLogger(__name__)
@@ -82,6 +84,7 @@ def guard(node_of: Callable[[Context], Node]) -> Mod:
             return call_next(message, context)
         except tuple(REFUSALS) as error:
             _LOG.warning("refused %s: %s", message.metadata.message_type, error)
+            _record(node, message, error)
             code = next(code for kind, code in REFUSALS.items() if isinstance(error, kind))
             return Message(Error(code, str(error)), reply_to=message)
         except Exception:
@@ -143,10 +146,20 @@ def attempt_of(message: Message) -> Attempt:
         RequestRefusal: if it names none.
     """
     (key_set,) = _integers(message, "keys", "key_set")
-    number, attempt = _integers(message, "task", "round", "attempt")
+    number, attempt = round_of(message)
     record = message.content.get("model_hash")
     model = record.get("sha256") if isinstance(record, ConfigRecord) else b""
     return Attempt(key_set, number, attempt, model if isinstance(model, bytes) else b"")
+
+
+def round_of(message: Message) -> tuple[int, int]:
+    """The round and attempt a message is about.
+
+    Raises:
+        RequestRefusal: if it names none.
+    """
+    number, attempt = _integers(message, "task", "round", "attempt")
+    return number, attempt
 
 
 def body_of(message: Message) -> bytes:
@@ -174,6 +187,20 @@ def project(document: str) -> Projection:
     return Accountant(Terms.from_json(document)).projection()
 
 
+def _record(node: Node, message: Message, error: AllianceError) -> None:
+    """Puts a refusal into the member's own log; whether that works changes no answer."""
+    terms = message.content.get("terms")
+    terms_hash = terms.get("terms_hash") if isinstance(terms, ConfigRecord) else None
+    try:
+        node.journal.refuse(
+            terms_hash if isinstance(terms_hash, str) else "",
+            message.metadata.message_type,
+            str(error),
+        )
+    except AllianceError:
+        _LOG.exception("the refusal is not in the ledger")
+
+
 def _check(node: Node, message: Message) -> None:
     action = message.metadata.message_type
     if action == "train.propose":
@@ -184,8 +211,9 @@ def _check(node: Node, message: Message) -> None:
         message.content["model_hash"] = ConfigRecord({"sha256": model})
         if node.identity is not None:  # (5)
             node.masking(terms).check(attempt_of(message))
-        number, attempt = _integers(message, "task", "round", "attempt")
-        node.journal.reserve(terms, round_number=number, attempt=attempt)  # (6)
+        number, attempt = round_of(message)
+        node.journal.grant(terms, size=node.journal.reserve(terms, ahead=1))
+        node.journal.check(terms, round_number=number, attempt=attempt)  # (6)
     elif action == "train.publish":
         parameters(message, accepted_terms(node, message))
     elif action in ("train.confirm", "train.unmask", *AHEAD_ACTIONS):

@@ -2,13 +2,55 @@
 
 from __future__ import annotations
 
+import math
+
 from pydantic import Field
 
 from privacy.accounting import Projection
+from privacy.budget import DEFAULT_DELTA, DEFAULT_EPSILON, LARGEST_EPSILON, default_order
 from privacy.errors import PolicyRefusal
+from privacy.ledger.entry import Rule
 from privacy.terms import DataContract, IdentityText, Name, RosterEntry, StrictModel, Terms
 
-__all__ = ["Policy"]
+__all__ = ["Budget", "Policy"]
+
+
+class Budget(StrictModel):
+    """What all studies together may cost a consumer, whatever each of them costs.
+
+    The limit holds for a consumer known to five members, and so for one known to fewer. By default
+    it never renews: it is for everything this member will ever send.
+    """
+
+    epsilon: float = Field(default=DEFAULT_EPSILON, ge=1e-6, le=LARGEST_EPSILON)
+    delta: float = Field(default=DEFAULT_DELTA, ge=1e-9, lt=0.01)
+    orders: tuple[float, ...] = Field(default=(), max_length=16)
+    """Rényi orders that the sum is kept at; all must hold. By default one that suits epsilon and
+    delta. They are fixed before the first study."""
+    renewal_days: int = Field(default=0, ge=0, le=36_500)
+    """A period's length: its budget begins at zero, for rows newer than its start alone."""
+    renewal_column: str = Field(default="", pattern=r"^([A-Za-z_][A-Za-z0-9_]{0,62})?$")
+    """The column of dates, outside the data contract, that tells which rows those are."""
+
+    def rule(self, at_ms: int = 0) -> Rule:
+        """The same as the ledger holds it.
+
+        Raises:
+            BudgetRefusal: if no order suits epsilon and delta.
+        """
+        # Down to whole units; 1e-6 absorbs what a decimal fraction loses as a double.
+        epsilon_micro = math.floor(self.epsilon * 1_000_000 + 1e-6)
+        delta_billionths = math.floor(self.delta * 1_000_000_000 + 1e-6)
+        orders = tuple(round(order * 1000) for order in self.orders)
+        return Rule(
+            at_ms=at_ms,
+            epsilon_micro=epsilon_micro,
+            delta_billionths=delta_billionths,
+            orders_thousandths=orders
+            or (default_order(epsilon_micro=epsilon_micro, delta_billionths=delta_billionths),),
+            renewal_days=self.renewal_days,
+            renewal_column=self.renewal_column,
+        )
 
 
 class Policy(StrictModel):
@@ -23,8 +65,10 @@ class Policy(StrictModel):
     most_epsilon_local: float = Field(default=3.0, gt=0)
     """On epsilon_local: what would hold if secure aggregation failed and somebody saw this member's
     messages alone (rule R13)."""
-    most_studies: int = Field(default=1, ge=1)
-    """Studies this node accepts in all: there is no budget over several studies yet."""
+    most_studies: int = Field(default=100, ge=1)
+    """Studies this node accepts in all; what they may cost together, the budget says."""
+    budget: Budget = Budget()
+    """Over all studies."""
     most_delta: float = Field(default=1e-5, gt=0, lt=0.01)
     most_clipping_norm: float = Field(default=10.0, gt=0)
     least_noise_multiplier: float = Field(default=0.3, gt=0)

@@ -23,18 +23,19 @@ from client_sdk.journal import SqliteJournal
 from client_sdk.node import Node
 from client_sdk.recipes.model_file import load_model, save_model
 from client_sdk.session import Session
-from privacy.errors import ConfigurationError, DataError, RecipeError
+from privacy.errors import BudgetRefusal, ConfigurationError, DataError, RecipeError
 from privacy.fixedpoint import SHARE_SCALE
 from privacy.identity import Identity, IdentityKey
 from privacy.noise import DiscreteGaussian
 from privacy.sampling import enrolment_cap
 from privacy.terms import DataContract, RosterEntry, Terms, first_problem
-from protos.config import read_config, read_secret
+from protos.config import read_config, read_or_make_key, read_secret
 from protos.memory import settle
 
 __all__ = [
     "forbid_core_dumps",
     "make_identity",
+    "open_journal",
     "open_node",
     "read_contract",
     "score_rows",
@@ -89,12 +90,45 @@ def make_identity(path: Path) -> IdentityKey:
     return identity.public
 
 
-def open_node(path: Path) -> tuple[NodeConfig, Node]:
+def open_journal(config: NodeConfig) -> SqliteJournal:
+    """This member's ledger, which is made if there is none, with a key of its own.
+
+    Raises:
+        ConfigurationError: if the state folder is not usable.
+        LedgerError: if the ledger may not be written.
+    """
+    before = config.state / "journal.sqlite"
+    try:
+        config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{config.state}: cannot be made ({error.strerror}); name another state folder"
+        ) from error
+    if before.exists():
+        raise ConfigurationError(
+            f"{before}: holds spend from before there were ledgers, which no ledger knows of; "
+            "begin in a state folder of its own, with a budget that leaves room for it"
+        )
+    return SqliteJournal(
+        config.state / "ledger.sqlite",
+        origin=f"{config.alliance}/member/{config.member}",
+        key=read_or_make_key(config.state / "ledger.pem"),
+        software=_software(),
+    )
+
+
+def open_node(path: Path, *, spending: bool = False) -> tuple[NodeConfig, Node]:
     """Reads configuration, contract and data, and opens the journal; connects to nobody.
+
+    Args:
+        path: of the configuration.
+        spending: whether this process will answer a coordinator: then the configured budget
+            becomes the member's rule, and its next period begins if it is due.
 
     Raises:
         ConfigurationError: if a file or folder is not usable.
         DataError: if the data does not fit the contract.
+        LedgerError: if the ledger may not be written.
     """
     config = read_config(path, NodeConfig).relative_to(path.parent)
     identity = Identity.from_pem(read_secret(config.identity))
@@ -107,7 +141,16 @@ def open_node(path: Path) -> tuple[NodeConfig, Node]:
     except ValidationError as error:
         raise ConfigurationError(f"{path}: {first_problem(error)}") from error
     contract = read_contract(config.contract)
-    dataset = load(config.data, contract)
+    journal = open_journal(config)
+    if spending:
+        try:
+            journal.adopt(config.policy.budget.rule())
+        except BudgetRefusal as error:
+            raise ConfigurationError(f"{path}: policy.budget: {error}") from error
+    period = journal.renew() if spending else journal.rows
+    dataset = load(config.data, contract, period)
+    if dataset.left_out:
+        _LOG.info("left out %d rows that are not of the budget's period", dataset.left_out)
     most = enrolment_cap(config.declared_consumers)
     if len(dataset.consumer_ids) > most:
         raise DataError(
@@ -124,7 +167,6 @@ def open_node(path: Path) -> tuple[NodeConfig, Node]:
         )
     models = config.state / "models"
     try:
-        config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         models.mkdir(exist_ok=True)
     except OSError as error:
         raise ConfigurationError(
@@ -136,7 +178,6 @@ def open_node(path: Path) -> tuple[NodeConfig, Node]:
         save_model(target, terms, parameters, round_number=terms.privacy.rounds)
         _LOG.info("kept the model of study %s", terms.study)
 
-    journal = SqliteJournal(config.state / "journal.sqlite")
     node = Node(entry, config.policy, contract, dataset, journal, keep_model, identity, canaries)
     for terms in journal.accepted:
         node.enrolment(terms)  # now, so that no attempt's time tells how many there are
@@ -167,7 +208,7 @@ async def serve(config: NodeConfig, node: Node) -> None:
         tls,
         answerer(make_client_app(lambda _: node), context),
         most_task_bytes=lambda: 4 * journal.largest_dimension,
-        software=f"alliance {importlib.metadata.version('alliance')}",
+        software=_software(),
     )
     settle()
     running = asyncio.ensure_future(session.run())
@@ -178,6 +219,10 @@ async def serve(config: NodeConfig, node: Node) -> None:
         await running
     except asyncio.CancelledError:
         _LOG.info("stopped")
+
+
+def _software() -> str:
+    return f"alliance {importlib.metadata.version('alliance')}"
 
 
 def score_rows(model: Path, node: Node, output: Path) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -108,8 +107,13 @@ def open_node(folder: Path, name: str) -> Node:
     data = folder / f"{name}.csv"
     rows = [f"h{index},{index % 2},{index * 50},{index},A" for index in range(10)]
     data.write_text("household,responded,spend,trips,kind\n" + "\n".join(rows) + "\n")
-    journal = SqliteJournal(folder / f"{name}.sqlite")
-    journal.approve(TERMS, most_studies=1)
+    journal = SqliteJournal(
+        folder / f"{name}.sqlite", origin=f"test/member/{name}", key=identity(f"{name}'s ledger")
+    )
+    journal.adopt(Policy().budget.rule())
+    journal.approve(
+        TERMS, profile=dict.fromkeys(range(1, 6), 1.0), most_studies=1, signature=bytes(64)
+    )
     contract = make_contract()
     return Node(
         TERMS.entry(name), Policy(), contract, load(DataSource(path=data), contract), journal,
@@ -319,12 +323,10 @@ def test_a_node_that_lost_its_keys_is_back_with_the_next_run(
     assert all(len(names) >= 4 for names in contributors)
 
 
-def reserved(folder: Path, name: str) -> int:
+def reserved(node: Node) -> int:
     """Attempts in a member's journal."""
-    with sqlite3.connect(folder / f"{name}.sqlite") as journal:
-        ((attempts,),) = journal.execute("SELECT attempts FROM study").fetchall()
-    journal.close()
-    return int(attempts)
+    assert isinstance(node.journal, SqliteJournal)
+    return node.journal.account.study(TERMS.hash).spend.reserved
 
 
 def test_below_the_floor_nothing_is_asked_of_the_members(
@@ -336,7 +338,7 @@ def test_below_the_floor_nothing_is_asked_of_the_members(
             here.round(1)
 
     here = play(tmp_path, certificates, main)
-    assert all(reserved(tmp_path, name) == 0 for name in here.nodes)
+    assert all(reserved(node) == 0 for node in here.nodes.values())
 
 
 def test_a_link_node_never_contributes_without_a_key_set(
@@ -360,7 +362,7 @@ def test_a_link_node_never_contributes_without_a_key_set(
             assert any(
                 word in reply.error.reason for word in ("key set", "key_set", "over", "open")
             )
-        assert reserved(tmp_path, BAD) == 1
+        assert reserved(here.nodes[BAD]) == 1
 
     play(tmp_path, certificates, main)
 
@@ -412,7 +414,7 @@ def test_a_dealer_whose_deals_do_not_open_is_left_out_before_anything_is_spent(
     assert releases[0].contributors == NAMES[:4]
     assert "complains of what member-4 dealt" in here.faults()
     assert [event for event in here.events if isinstance(event, KeysFailed)]
-    assert reserved(tmp_path, "member-0") == 1
+    assert reserved(here.nodes["member-0"]) == 1
 
 
 def test_a_dealer_of_another_seed_is_left_out_after_one_attempt(

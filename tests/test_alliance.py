@@ -21,7 +21,9 @@ import pytest
 from benchmarks.local_alliance import LocalAlliance, LocalMember
 from client_sdk.recipes.model_file import load_model
 from client_sdk.recipes.propensity.settings import PropensitySettings, dimension
+from privacy.budget import Account
 from privacy.errors import AllianceError
+from privacy.ledger.entry import decode_entry
 from privacy.terms import Terms
 from tests.conftest import identity, make_contract, make_terms
 
@@ -72,6 +74,17 @@ def local_alliance(
     return LocalAlliance(folder / "alliance", study, members, deadlines=DEADLINES)
 
 
+def account(folder: Path, name: str) -> Account:
+    """A member's budget, from its ledger alone."""
+    with sqlite3.connect(folder / f"{name}-state" / "ledger.sqlite") as ledger:
+        entries = [data for (data,) in ledger.execute("SELECT data FROM leaf ORDER BY idx")]
+    ledger.close()
+    result = Account()
+    for data in entries:
+        result.apply(decode_entry(data, where=name), recompute=True)
+    return result
+
+
 def of_kind(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [event for event in events if event["event"] == kind]
 
@@ -97,11 +110,9 @@ def test_a_study_runs_from_proposal_to_published_model(tmp_path: Path) -> None:
     for entry in study.roster:  # every member has the model, and its journal the spend
         own = load_model(folder / f"{entry.name}-state" / models)[1]
         np.testing.assert_array_equal(own, parameters)
-        journal = sqlite3.connect(folder / f"{entry.name}-state" / "journal.sqlite")
-        assert journal.execute("SELECT terms_hash, attempts FROM study").fetchall() == [
-            (study.hash, 5)
-        ]
-        journal.close()
+        spend = account(folder, entry.name).study(study.hash).spend
+        assert (spend.contributions, spend.finished) == (5, True)
+        assert 5 <= spend.reserved <= study.privacy.max_attempts
 
 
 def test_a_member_scores_its_own_rows_with_the_published_model(tmp_path: Path) -> None:

@@ -8,6 +8,6 @@ may quote them.
 from __future__ import annotations
 
 from client_sdk.dataset.layout import Dataset, load
-from client_sdk.dataset.source import DataSource
+from client_sdk.dataset.source import DataSource, RowPeriod
 
-__all__ = ["DataSource", "Dataset", "load"]
+__all__ = ["DataSource", "Dataset", "RowPeriod", "load"]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from client_sdk.batch import Batch
-from client_sdk.dataset.source import DataSource, Table, read_table
+from client_sdk.dataset.source import DataSource, RowPeriod, Table, read_table
 from privacy.errors import DataError
 from privacy.terms import Column, DataContract
 
@@ -25,11 +25,13 @@ class Dataset:
         contract: what the table was checked against.
         consumer_ids: as text, in the order in which they first come.
         table: one block of shape (1, consumers + 1, rows, ...): the last consumer has no rows.
+        left_out: rows of the table that are not of the budget's period.
     """
 
     contract: DataContract
     consumer_ids: Sequence[str]
     table: Batch
+    left_out: int = 0
 
     def gather(self, slots: npt.NDArray[np.int64]) -> Batch:
         """The batch of the consumers in ``slots``; the work does not depend on how many there are.
@@ -48,7 +50,7 @@ class Dataset:
         )
 
 
-def load(source: DataSource, contract: DataContract) -> Dataset:
+def load(source: DataSource, contract: DataContract, period: RowPeriod | None = None) -> Dataset:
     """Reads a member's table and checks all its rows against the contract.
 
     Only the contract's columns are read; others may be there. A consumer with more rows than
@@ -57,13 +59,18 @@ def load(source: DataSource, contract: DataContract) -> Dataset:
     Args:
         source: where the table is.
         contract: columns, ranges, consumer id and label.
+        period: which rows the member's budget is about, if it renews; others are left out, and
+            only their dates are looked at.
 
     Raises:
         DataError: for the first problem found, with the file, the column and the number of rows.
     """
-    table = read_table(source, contract)
+    table = read_table(source, contract, period)
     if table.rows == 0:
         raise DataError(f"{source.name}: has no rows; a member needs at least one consumer")
+    everything = table.rows
+    if period is not None:
+        table = _of_period(table, period)
     consumer_ids, consumers = _consumers(table, contract.consumer_id)
     labels = _numbers(table, contract.label)
     wrong = (labels != 0) & (labels != 1)
@@ -81,7 +88,31 @@ def load(source: DataSource, contract: DataContract) -> Dataset:
     label_slots[at] = labels[kept]
     present[at] = 1.0
     slots = Batch(numbers[None], categories[None], label_slots[None], present[None])
-    return Dataset(contract=contract, consumer_ids=consumer_ids, table=slots)
+    left_out = everything - table.rows
+    return Dataset(contract=contract, consumer_ids=consumer_ids, table=slots, left_out=left_out)
+
+
+def _of_period(table: Table, period: RowPeriod) -> Table:
+    """The rows that are newer than the period's start and no later than they were read."""
+    dates = np.ma.masked_array(table.dates)
+    missing = np.ma.getmaskarray(dates)
+    _refuse(table, period.column, missing, "have no date", "write dates such as 2026-11-30")
+    taken = np.ma.getdata(dates) <= period.until_ms
+    if period.after_ms is not None:
+        taken &= np.ma.getdata(dates) > period.after_ms
+    if not taken.any():
+        raise DataError(
+            f"{table.source}: column {period.column}: none of {table.rows} rows is of the budget's "
+            "present period; bring newer rows, or wait for the next period"
+        )
+    return replace(
+        table,
+        rows=int(np.count_nonzero(taken)),
+        texts={name: values[taken] for name, values in table.texts.items()},
+        numbers={name: values[taken] for name, values in table.numbers.items()},
+        filled={name: values[taken] for name, values in table.filled.items()},
+        dates=None,
+    )
 
 
 def _consumers(table: Table, name: str) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:

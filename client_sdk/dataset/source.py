@@ -19,7 +19,7 @@ from pydantic import model_validator
 from privacy.errors import DataError
 from privacy.terms import DataContract, StrictModel
 
-__all__ = ["DataSource", "Table", "read_table"]
+__all__ = ["DataSource", "RowPeriod", "Table", "read_table"]
 
 # No extension is fetched, and a query cannot see this process's variables as tables.
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
@@ -67,6 +67,21 @@ class DataSource(StrictModel):
         return str(self.path) if self.path else "the query"
 
 
+@dataclass(frozen=True, slots=True)
+class RowPeriod:
+    """Which rows a period of the member's budget is about, by a column of dates.
+
+    Args:
+        column: dates or times; without a time zone they are taken as UTC.
+        after_ms: rows up to then belong to earlier periods; None in the first one.
+        until_ms: rows later than this are for a later one: when the data was read.
+    """
+
+    column: str
+    after_ms: int | None
+    until_ms: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
     """The contract's columns by name, as they are read.
@@ -77,6 +92,7 @@ class Table:
         texts: consumer id and categories, masked where empty.
         numbers: label and numbers, masked where there is no number.
         filled: of label and numbers: where there is anything, be it a number or not.
+        dates: of the period's column: milliseconds since 1970, masked where there is no date.
     """
 
     source: str
@@ -84,19 +100,29 @@ class Table:
     texts: dict[str, npt.NDArray[Any]]
     numbers: dict[str, npt.NDArray[Any]]
     filled: dict[str, npt.NDArray[np.bool_]]
+    dates: npt.NDArray[Any] | None = None
 
 
-def read_table(source: DataSource, contract: DataContract) -> Table:
-    """Reads the contract's columns; others may be there.
+def read_table(
+    source: DataSource, contract: DataContract, period: RowPeriod | None = None
+) -> Table:
+    """Reads the contract's columns, and the period's; others may be there.
 
     Raises:
         DataError: if the source cannot be read or lacks a column.
     """
+    names = [contract.consumer_id, contract.label, *(column.name for column in contract.columns)]
+    if period is not None:
+        if period.column in names:
+            raise DataError(
+                f"renewal_column {period.column} is a column of the contract; name another one"
+            )
+        names.append(period.column)
     try:
         with _open(source) as connection:
-            relation = _relation(connection, source, contract)
-            _check_columns(source, contract, relation.columns)
-            table = _columns(relation, source, contract)
+            relation = _relation(connection, source, names)
+            _check_columns(source, names, relation.columns)
+            table = _columns(relation, source, contract, period)
             _check_lines(connection, source)
     except duckdb.Error as error:
         raise DataError(f"{source.name}: {_said(error, source)}") from None
@@ -137,7 +163,7 @@ def _open(source: DataSource) -> duckdb.DuckDBPyConnection:
 
 
 def _relation(
-    connection: duckdb.DuckDBPyConnection, source: DataSource, contract: DataContract
+    connection: duckdb.DuckDBPyConnection, source: DataSource, needed: Sequence[str]
 ) -> duckdb.DuckDBPyRelation:
     """The table, not yet read."""
     if source.path is None:
@@ -153,7 +179,7 @@ def _relation(
         raise DataError(
             f"{source.name}: ends in none of .parquet, .csv and .tsv; rename it or use a query"
         )
-    names, separator = _header(source.path, contract)
+    names, separator = _header(source.path, needed)
     # Nothing is guessed from the rows: one odd row would change how all others are read.
     return connection.read_csv(
         file,
@@ -168,11 +194,11 @@ def _relation(
     )
 
 
-def _header(path: Path, contract: DataContract) -> tuple[list[str], str]:
+def _header(path: Path, needed: Sequence[str]) -> tuple[list[str], str]:
     """Columns by the first line, and the separator under which most of their names are known."""
     with path.open("rb") as file:
         line = file.readline(1 << 20).partition(b"\r")[0].removesuffix(b"\n")
-    known = set(_names(contract))
+    known = set(needed)
     try:
         text = line.decode("utf-8-sig")
         splits = [
@@ -186,7 +212,7 @@ def _header(path: Path, contract: DataContract) -> tuple[list[str], str]:
     names, separator = max(splits, key=lambda split: (len(known & set(split[0])), len(split[0])))
     if not text:
         raise DataError(f"{path}: its first line is empty; it must name the columns")
-    _check_columns(DataSource(path=path), contract, names)
+    _check_columns(DataSource(path=path), needed, names)
     # Other columns may have any names, even equal ones.
     return [name if name in known else f" {at}" for at, name in enumerate(names)], separator
 
@@ -203,14 +229,10 @@ def _check_lines(connection: duckdb.DuckDBPyConnection, source: DataSource) -> N
         )
 
 
-def _names(contract: DataContract) -> list[str]:
-    return [contract.consumer_id, contract.label, *(column.name for column in contract.columns)]
-
-
-def _check_columns(source: DataSource, contract: DataContract, there: Sequence[str]) -> None:
+def _check_columns(source: DataSource, needed: Sequence[str], there: Sequence[str]) -> None:
     """Refuses a table that lacks a column or has it twice."""
-    missing = [name for name in _names(contract) if name not in there]
-    twice = [name for name in _names(contract) if list(there).count(name) > 1]
+    missing = [name for name in needed if name not in there]
+    twice = [name for name in needed if list(there).count(name) > 1]
     if twice:
         raise DataError(f"{source.name}: column {twice[0]} comes twice; rename one of them")
     if not missing:
@@ -227,7 +249,10 @@ def _check_columns(source: DataSource, contract: DataContract, there: Sequence[s
 
 
 def _columns(
-    relation: duckdb.DuckDBPyRelation, source: DataSource, contract: DataContract
+    relation: duckdb.DuckDBPyRelation,
+    source: DataSource,
+    contract: DataContract,
+    period: RowPeriod | None,
 ) -> Table:
     """The contract's columns. Text is stripped, and empty text is nothing at all."""
     texts = [contract.consumer_id, *(column.name for column in contract.categories)]
@@ -236,6 +261,8 @@ def _columns(
     for at, name in enumerate(numbers):
         parts.append(f"try_cast({_quoted(name)} as double) as number{at}")
         parts.append(f"{_stripped(name)} is not null as filled{at}")
+    if period is not None:
+        parts.append(f"epoch_ms(try_cast({_stripped(period.column)} as timestamp)) as dates")
     arrays = relation.project(", ".join(parts)).fetchnumpy()
     return Table(
         source=source.name,
@@ -243,6 +270,7 @@ def _columns(
         texts={name: arrays[f"text{at}"] for at, name in enumerate(texts)},
         numbers={name: arrays[f"number{at}"] for at, name in enumerate(numbers)},
         filled={name: np.asarray(arrays[f"filled{at}"], bool) for at, name in enumerate(numbers)},
+        dates=arrays.get("dates"),
     )
 
 

@@ -9,13 +9,14 @@ from privacy.budget.limits import (
     epsilon_micro,
     limits_of,
 )
-from privacy.budget.rdp import attempt_costs, failure_atto, mixture_rdp
+from privacy.budget.rdp import LARGEST_EPSILON, attempt_costs, failure_atto, mixture_rdp
 from privacy.budget.room import MEMBERS, Room, StudyAccount, StudyCost
 from privacy.budget.study import StudySpend
 
 __all__ = [
     "DEFAULT_DELTA",
     "DEFAULT_EPSILON",
+    "LARGEST_EPSILON",
     "MEMBERS",
     "Account",
     "Limits",

@@ -127,6 +127,12 @@ class Account:
         """All that were accepted, in that order."""
         return tuple(self._studies.values())
 
+    @property
+    def due_ms(self) -> int | None:
+        """When the next period may begin, by the newest rule; None if the budget never renews."""
+        days = self.rule.renewal_days if self.rule else 0
+        return self.period_from_ms + days * DAY_MS if days else None
+
     def knows(self, terms_hash: str) -> bool:
         """Whether these terms were accepted."""
         return terms_hash in self._studies
@@ -300,12 +306,12 @@ class Account:
         self._keep(study, spend)
 
     def _renew(self, entry: Renewal) -> None:
-        rule = self._expect_rule()
-        if not rule.renewal_days:  # (9)
+        self._expect_rule()
+        due_ms = self.due_ms
+        if due_ms is None:  # (9)
             raise BudgetRefusal("the rule does not renew the budget")
         if entry.period != self.period + 1:
             raise BudgetRefusal(f"period {entry.period}: the next one is {self.period + 1}")
-        due_ms = self.period_from_ms + rule.renewal_days * DAY_MS
         if not max(due_ms, self.newest_ms) <= entry.from_ms <= entry.at_ms:
             raise BudgetRefusal(
                 f"period {entry.period} may not begin at {entry.from_ms}: it is due at {due_ms}, "
@@ -345,16 +351,17 @@ class Account:
         attempts = terms.privacy.max_attempts
         takes = tuple(cost * attempts for cost in costs)
         short = [
-            f"{takes_nano / NANO:.6g} of the {room.left_nano / NANO:.6g} left of "
-            f"{room.limit_nano / NANO:.6g} at order {room.order_thousandths / THOUSANDTHS:g} for "
-            f"a consumer known to {room.members} member{'s' if room.members > 1 else ''}"
+            f"{takes_nano / NANO:.4g} of Rényi divergence at order "
+            f"{room.order_thousandths / THOUSANDTHS:g} for a consumer known to {room.members} "
+            f"member{'s' if room.members > 1 else ''}, of which {room.left_nano / NANO:.4g} of "
+            f"{room.limit_nano / NANO:.4g} is left"
             for takes_nano, room in zip(takes, self.rooms, strict=True)
             if takes_nano > room.left_nano
         ]
         if failure * attempts > self.failure_left_atto:
             short.append(
-                f"{failure * attempts / ATTO:.3g} of the {self.failure_left_atto / ATTO:.3g} left "
-                "of delta for failures"
+                f"{failure * attempts / ATTO:.3g} of delta for failures, of which "
+                f"{self.failure_left_atto / ATTO:.3g} is left"
             )
         shortage = (
             f"study {terms.study}: its {attempts} attempts would take {short[0]}; this member's "

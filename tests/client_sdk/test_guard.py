@@ -184,7 +184,7 @@ def test_requests_that_are_not_the_agreed_one_are_refused_unspent(
 
 
 def test_an_attempt_is_reserved_before_data_and_never_twice(member: Member) -> None:
-    terms = study(rounds=3, max_attempts=3)
+    terms = study(rounds=3, max_attempts=4)
     member.propose(terms)
     for round_number in (1, 2, 3):
         assert not member.contribute(terms, round_number).has_error()
@@ -192,9 +192,11 @@ def test_an_attempt_is_reserved_before_data_and_never_twice(member: Member) -> N
     code, sentence = refusal(member.contribute(terms, 3))
     assert code == REFUSALS[errors.BudgetRefusal]
     assert "open a new attempt" in sentence
-    again = task(terms, 3, attempt=2)
-    assert "attempts of the terms are spent" in refusal(member.contribute(terms, task=again))[1]
     assert member.touched == touched
+    assert not member.contribute(terms, task=task(terms, 3, attempt=2)).has_error()
+    again = task(terms, 3, attempt=3)
+    assert "attempts of the terms are spent" in refusal(member.contribute(terms, task=again))[1]
+    assert member.touched == touched + 1
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

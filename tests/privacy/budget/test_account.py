@@ -102,7 +102,7 @@ def test_one_unit_of_the_fifth_member_too_much_is_refused() -> None:
 
 def test_failures_have_a_limit_of_their_own() -> None:
     made = account()
-    with pytest.raises(BudgetRefusal, match="left of delta for failures"):
+    with pytest.raises(BudgetRefusal, match="of delta for failures"):
         made.apply(consent(TERMS, failure_atto=made.failure_left_atto // 12 + 1))
     made.apply(consent(TERMS, failure_atto=made.failure_left_atto // 12))
     assert made.failure_left_atto < 12
