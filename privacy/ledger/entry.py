@@ -346,15 +346,20 @@ def canonical(document: Any) -> bytes:
     ).encode()
 
 
-def parse_canonical(data: bytes, *, where: str) -> Any:
+def parse_canonical(data: bytes, *, where: str, longest: int = LONGEST_ENTRY) -> Any:
     """The document behind canonical bytes.
+
+    Args:
+        data: the document.
+        where: which one, for the error.
+        longest: bytes it may have.
 
     Raises:
         EvidenceError: if they are not JSON, or not the canonical form of what they say: duplicate
             or unsorted keys, spaces, floats, integers beyond 2^53 - 1, other escapes.
     """
-    if len(data) > LONGEST_ENTRY:
-        raise EvidenceError(f"{where}: {len(data)} bytes, at most {LONGEST_ENTRY} are accepted")
+    if len(data) > longest:
+        raise EvidenceError(f"{where}: {len(data)} bytes, at most {longest} are accepted")
     try:
         document = json.loads(data, parse_float=_no_float, parse_constant=_no_float)
         same = canonical(document) == data
