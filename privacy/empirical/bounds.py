@@ -14,22 +14,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from dp_accounting.pld.privacy_loss_distribution import (
-    PrivacyLossDistribution,
-    from_gaussian_mechanism,
-)
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 from scipy.stats import binom, norm
 
+from privacy.empirical.gaussian import LARGEST_MU, gaussian_epsilon, sampled_epsilon
 from privacy.empirical.scores import Scores
 
 __all__ = [
     "Guesses",
     "Response",
     "fitted_gaussian",
-    "gaussian_epsilon",
-    "gaussian_mu",
     "guessed",
     "guessed_gaussian",
     "plan_guesses",
@@ -37,7 +32,6 @@ __all__ = [
 ]
 
 LARGEST_EPSILON = 20.0
-LARGEST_MU = 20.0
 TOLERANCE = 1e-6
 
 MAIN_SHARE = 0.8
@@ -46,9 +40,6 @@ for very different truths share the rest."""
 
 OTHER_FRACTIONS = (1.0, 1 / 4, 1 / 16, 1 / 64)
 """Of the canaries."""
-
-LOSS_WIDTH = 1e-4
-"""Loss intervals of the optimistic PLD; one composition loses at most this much of epsilon."""
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -317,8 +308,8 @@ def fitted_gaussian(scores: Scores, *, delta: float, error: float) -> tuple[floa
     scale = float(np.mean(1 / variance) ** -0.5 if q == 1 else np.sqrt(variance.max()))
     most = max(int(member.present.sum()) for member in scores.members)
     return (
-        _sampled_epsilon((measured.value - slack * spread) / scale, q, most, delta),
-        _sampled_epsilon(measured.value / scale, q, most, delta),
+        sampled_epsilon((measured.value - slack * spread) / scale, q, most, delta),
+        sampled_epsilon(measured.value / scale, q, most, delta),
     )
 
 
@@ -331,50 +322,3 @@ def _noise_variance(scores: Scores, value: float) -> Floats:
         variance -= member.present * value**2 * pairs / scores.dimension
     floor: Floats = np.maximum(variance, 1e-12)
     return floor
-
-
-def _sampled_epsilon(mu: float, q: float, releases: int, delta: float) -> float:
-    """Epsilon of Poisson-sampled Gaussian releases of mean mu and deviation 1; rounded down."""
-    if mu <= 0:
-        return 0.0
-    if q == 1:
-        return gaussian_epsilon(mu * math.sqrt(releases), delta)
-    loss: PrivacyLossDistribution = from_gaussian_mechanism(
-        1 / min(mu, LARGEST_MU),
-        sampling_prob=q,
-        value_discretization_interval=max(LOSS_WIDTH, mu / 1000),
-        pessimistic_estimate=False,
-        use_connect_dots=False,
-    )
-    with np.errstate(over="ignore"):  # in the library, where epsilon is above 700
-        return max(0.0, float(loss.self_compose(releases).get_epsilon_for_delta(delta)))
-
-
-def gaussian_epsilon(mu: float, delta: float) -> float:
-    """Epsilon at ``delta`` of N(0, 1) against N(mu, 1).
-
-    Source:
-        Balle and Wang (2018), "Improving the Gaussian Mechanism", theorem 8.
-
-    >>> round(gaussian_epsilon(0.5, 1e-5), 3)
-    1.993
-    """
-    if mu <= 0 or _gaussian_delta(mu, 0.0) <= delta:
-        return 0.0
-    high = mu * mu / 2 + mu * 40
-    return float(brentq(lambda epsilon: _gaussian_delta(mu, epsilon) - delta, 0.0, high))
-
-
-def gaussian_mu(epsilon: float, delta: float) -> float:
-    """The inverse of `gaussian_epsilon` in mu; 0 if no mu above 0 is as small."""
-    if epsilon <= 0:
-        return 0.0
-    return float(
-        brentq(lambda mu: _gaussian_delta(mu, epsilon) - delta, 1e-6, LARGEST_MU, xtol=1e-9)
-    )
-
-
-def _gaussian_delta(mu: float, epsilon: float) -> float:
-    # e^epsilon times the tail, in logarithms: neither may overflow.
-    second = epsilon + float(norm.logcdf(-mu / 2 - epsilon / mu))
-    return float(ndtr(mu / 2 - epsilon / mu)) - math.exp(second)

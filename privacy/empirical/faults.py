@@ -245,23 +245,42 @@ def no_poisson_sampling(scores: Scores, measured: Response) -> Finding:
     if count < 30:
         return _untested(name, "needs 30 canaries of members that are in every release")
     # Each around its member's own mean, so that members' weights do not pass for spread.
-    deviations = np.concatenate([part - part.mean() for part in totals])
-    squares = deviations**2 * (count / (count - len(totals)))
-    unit = measured.value**2 * scores.releases * q * (1 - q)
-    found = (float(squares.mean()) - scores.total_square) / unit
-    error = float(squares.std()) / math.sqrt(count) / unit
+    squares = sum(float(((part - part.mean()) ** 2).sum()) for part in totals)
+    trials = scores.releases * q * (1 - q)
+    unit = measured.value**2 * trials
+    variance = scores.total_square + unit
+    relative = squares / (count - len(totals)) / variance
+    deviation = _spread_of_variance(scores, measured, count, unit, variance)
+    degrees = 2 / deviation**2
+    tails = chi2.cdf(degrees * relative, degrees), chi2.sf(degrees * relative, degrees)
     left = scores.releases * q % 1
-    shuffled = left * (1 - left) / (scores.releases * q * (1 - q))
-    threshold = float(norm.isf(SHARE / 2)) * error
+    shuffled = left * (1 - left) / trials
+    threshold = float(norm.isf(SHARE / 2)) * deviation
     return Finding(
         fault=name,
-        p_value=float(2 * norm.sf(abs(found - 1) / error)),
-        power=_power(abs(1 - shuffled), threshold, error),
-        measured=found,
+        p_value=min(1.0, 2 * float(min(tails))),
+        power=_power(abs(1 - shuffled) * unit / variance, threshold, deviation),
+        measured=(relative * variance - scores.total_square) / unit,
         expected=1.0,
         sentence="variance of the number of rounds a canary took part in, over that of Poisson "
         "sampling; about 0 means shuffling",
     )
+
+
+def _spread_of_variance(
+    scores: Scores, measured: Response, count: int, unit: float, variance: float
+) -> float:
+    """Relative standard deviation of the sample variance of ``count`` canaries' totals.
+
+    Directions are not quite orthogonal, which takes degrees of freedom: the mean of the squares of
+    n Gaussian scores in d dimensions has relative variance 2 (1 + n / d) / n. Binomial numbers of
+    rounds have excess kurtosis where q is far from 1/2, and the response is itself measured.
+    """
+    q = scores.sampling_probability
+    excess = max(0.0, 1 - 6 * q * (1 - q)) * measured.value**2 * unit / variance**2
+    gaussian = 2 * (1 + count / scores.dimension)
+    from_response = 2 * measured.error / max(measured.value, 1e-9) * unit / variance
+    return math.sqrt((gaussian + excess) / count + from_response**2)
 
 
 def private_weights(measured: Response) -> Finding:

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from privacy.empirical.bounds import (
     fitted_gaussian,
-    gaussian_mu,
     guessed,
     guessed_gaussian,
     response,
@@ -23,6 +22,7 @@ from privacy.empirical.faults import (
     private_weights,
     repeated_noise,
 )
+from privacy.empirical.gaussian import gaussian_mu
 from privacy.empirical.releases import Released
 from privacy.empirical.scores import log_likelihood_ratios, score
 from privacy.errors import EvidenceError

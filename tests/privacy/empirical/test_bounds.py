@@ -18,14 +18,13 @@ from privacy.empirical.bounds import (
     _refuted_mu,
     _refutes,
     fitted_gaussian,
-    gaussian_epsilon,
-    gaussian_mu,
     guess_probability,
     guessed,
     guessed_gaussian,
     plan_guesses,
     response,
 )
+from privacy.empirical.gaussian import gaussian_epsilon, gaussian_mu
 from privacy.empirical.scores import MemberScores, Scores, log_likelihood_ratios
 
 RUNS, ERROR, MOST_ABOVE = 200, 0.05, 24
