@@ -466,6 +466,7 @@ class _Run:
 
 def _member_view(audit: MemberAudit, log: Log) -> MemberView:
     account = audit.account
+    now = Spent(account.newest_ms, account.epsilon_micro(1), account.epsilon_micro(5))
     return MemberView(
         name=audit.name,
         entries=log.size,
@@ -474,7 +475,7 @@ def _member_view(audit: MemberAudit, log: Log) -> MemberView:
         spent=(account.epsilon_micro(1), account.epsilon_micro(5)),
         lifetime=(account.lifetime_epsilon_micro(1), account.lifetime_epsilon_micro(5)),
         lifetime_delta_billionths=account.lifetime_delta_billionths,
-        points=tuple(audit.points),
+        points=(*audit.points, now),
         studies=tuple(
             (
                 one.label,

@@ -94,6 +94,7 @@ class MemberAudit:
         self._findings.count(10)
         if isinstance(entry, Opened):
             self._key = entry.key
+            self.points.append(Spent(entry.at_ms, 0, 0))
         try:
             self.account.apply(entry, recompute=True)  # (10)
         except BudgetRefusal as error:
