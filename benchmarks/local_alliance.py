@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -52,6 +53,7 @@ class LocalAlliance:
         terms: the study.
         members: in roster order.
         deadlines: the coordinator's ``[deadlines]`` table.
+        database: the coordinator's, if not a file in its state folder.
         watch_memory: whether to look at the memory now and then, which takes time from the rounds.
 
     Raises:
@@ -66,6 +68,7 @@ class LocalAlliance:
         *,
         deadlines: Mapping[str, float] | None = None,
         watch_memory: bool = False,
+        database: str | None = None,
     ) -> None:
         self.folder = folder.resolve()
         self.members = members
@@ -73,7 +76,9 @@ class LocalAlliance:
         self.peak_memory_bytes = 0
         self._terms = terms
         self._deadlines = dict(deadlines or {})
+        self._database = database
         self._coordinator: subprocess.Popen[str] | None = None
+        self._address = "127.0.0.1:0"
         self._watch_memory = watch_memory
         self._stopping = threading.Event()
         self._sampler = threading.Thread(target=self._sample_memory, daemon=True)
@@ -83,13 +88,7 @@ class LocalAlliance:
         self._certificates()
         (self.folder / "terms.json").write_text(self._terms.model_dump_json(indent=1))
         (self.folder / "contract.json").write_text(self._terms.contract.model_dump_json(indent=1))
-        coordinator = self.folder / "coordinator.toml"
-        coordinator.write_text(
-            'listen = "127.0.0.1:0"\nstudy = "terms.json"\nstate = "coordinator-state"\n'
-            + _tls("coordinator")
-            + _table("deadlines", self._deadlines)
-        )
-        self._coordinator = self._start("coordinator.cli", "coordinator", coordinator, "--json")
+        self._start_coordinator()
         if self._watch_memory:
             self._sampler.start()
         return self
@@ -116,35 +115,78 @@ class LocalAlliance:
         if self._sampler.is_alive():
             self._sampler.join()
 
+    def restart_coordinator(self, how: signal.Signals = signal.SIGKILL) -> None:
+        """Ends the coordinator and starts it again on the same port; `events` goes on with it."""
+        self.stop_coordinator(how)
+        self._start_coordinator()
+
+    def stop_coordinator(self, how: signal.Signals = signal.SIGKILL) -> None:
+        """Ends the coordinator."""
+        if self._coordinator is not None:
+            self._coordinator.send_signal(how)
+            self._coordinator.wait()
+
+    def restart_node(self, name: str) -> None:
+        """Kills a node and starts it again."""
+        self.nodes[name].kill()
+        self.nodes[name].wait()
+        self.nodes[name] = self._start("client_sdk.cli", name, self.folder / f"{name}.toml")
+
     def events(self) -> Iterator[dict[str, Any]]:
         """The coordinator's events until the study ends; starts the nodes once it listens.
 
         Raises:
             AllianceError: if the coordinator ends early.
         """
-        process = self._coordinator
-        if process is None or process.stdout is None:
+        finished, process = False, None
+        while process is not self._coordinator:  # it was started again meanwhile
+            process = self._coordinator
+            if process is None or process.stdout is None:
+                raise AllianceError("the alliance is not started; use it in a with statement")
+            for line in process.stdout:
+                if not line.endswith("\n"):
+                    break  # it was killed while it wrote
+                event: dict[str, Any] = json.loads(line)
+                if event["event"] == "Listening":
+                    self._listening(event["address"])
+                finished |= event["event"] == "StudyFinished"
+                yield event
+            if process is not self._coordinator:
+                process.stdout.close()
+        if process is None:
             raise AllianceError("the alliance is not started; use it in a with statement")
-        finished = False
-        for line in process.stdout:
-            event: dict[str, Any] = json.loads(line)
-            if event["event"] == "Listening":
-                for member in self.members:
-                    self._start_node(member, event["address"])
-            finished |= event["event"] == "StudyFinished"
-            yield event
         code = process.wait()
         if code != 0 or not finished:
             words = [f"the coordinator ended with {code}", self.log("coordinator")]
             words += [f"{name}: {self.log(name)}" for name in self.nodes]
             raise AllianceError("\n".join(words))
 
-    def log(self, side: str) -> str:
+    def log(self, side: str, *, lines: int = 5) -> str:
         """The last lines a process wrote to its error stream."""
         path = self.folder / f"{side}.log"
         return (
-            "\n".join(path.read_text(encoding="utf-8").splitlines()[-5:]) if path.exists() else ""
+            "\n".join(path.read_text(encoding="utf-8").splitlines()[-lines:])
+            if path.exists()
+            else ""
         )
+
+    def _start_coordinator(self) -> None:
+        coordinator = self.folder / "coordinator.toml"
+        database = f"database = {json.dumps(self._database)}\n" if self._database else ""
+        coordinator.write_text(
+            f'listen = "{self._address}"\nstudy = "terms.json"\nstate = "coordinator-state"\n'
+            + database
+            + _tls("coordinator")
+            + _table("deadlines", self._deadlines)
+        )
+        self._coordinator = self._start("coordinator.cli", "coordinator", coordinator, "--json")
+
+    def _listening(self, address: str) -> None:
+        """Starts the nodes once the coordinator's port is known; it keeps it from then on."""
+        self._address = address
+        if not self.nodes:
+            for member in self.members:
+                self._start_node(member, address)
 
     def _start_node(self, member: LocalMember, address: str) -> None:
         identity = self.folder / f"{member.name}.identity.pem"
@@ -164,7 +206,7 @@ class LocalAlliance:
 
     def _start(self, module: str, name: str, *arguments: Path | str) -> subprocess.Popen[str]:
         program = f"from {module} import main; main()"
-        with (self.folder / f"{name}.log").open("w", encoding="utf-8") as log:
+        with (self.folder / f"{name}.log").open("a", encoding="utf-8") as log:
             return subprocess.Popen(
                 [sys.executable, "-c", program, "run", *map(str, arguments)],
                 stdin=subprocess.DEVNULL,

@@ -26,8 +26,10 @@ from client_sdk.guard import (
 from client_sdk.journal import too_many_studies, unknown_terms
 from client_sdk.node import Node
 from client_sdk.session import Answer, Answerer
+from client_sdk.witnessing import Witnessing
 from privacy.acceptance import sign_acceptance
 from privacy.budget import StudySpend
+from privacy.errors import RequestRefusal
 from privacy.identity import IdentityKey
 from privacy.secagg import MaskingMember, Signed
 from privacy.terms import Terms, TermsHash
@@ -117,6 +119,30 @@ def make_client_app(node_of: Callable[[Context], Node]) -> ClientApp:
         """Takes the cohort and the shares that others dealt."""
         masking = _masking(message, context)
         return _signed(message, masking.deliver(key_sets_of(message), body_of(message)))
+
+    @app.train("reserve", mods=[stand_guard])
+    def reserve(message: Message, context: Context) -> Message:
+        """Reserves coming attempts and shows this member's head."""
+        return _witnessed(message, context, Witnessing.reserve)
+
+    @app.train("witness", mods=[stand_guard])
+    def witness(message: Message, context: Context) -> Message:
+        """Cosigns others' heads."""
+        return _witnessed(message, context, Witnessing.witness)
+
+    @app.train("grant", mods=[stand_guard])
+    def grant(message: Message, context: Context) -> Message:
+        """Takes the cosigned head that lets reserved attempts be spent, and receipts."""
+        return _witnessed(message, context, Witnessing.grant)
+
+    def _witnessed(
+        message: Message, context: Context, answer: Callable[[Witnessing, Terms, bytes], bytes]
+    ) -> Message:
+        node = node_of(context)
+        if node.witnessing is None:
+            raise RequestRefusal("this node keeps no ledger that others could witness")
+        body = answer(node.witnessing, accepted_terms(node, message), body_of(message))
+        return _signed(message, Signed(body, b""))
 
     @app.train("confirm", mods=[stand_guard])
     def confirm(message: Message, context: Context) -> Message:

@@ -15,6 +15,7 @@ from client_sdk.dataset import Dataset
 from client_sdk.journal import Journal
 from client_sdk.noise_ahead import NoiseAhead
 from client_sdk.policy import Policy
+from client_sdk.witnessing import Witnessing
 from privacy.errors import RequestRefusal
 from privacy.identity import Identity
 from privacy.sampling import Enrolment, enrol
@@ -40,6 +41,8 @@ class Node:
         keep_model: where published models go.
         identity: what it signs with; None under simulation, where nothing is masked.
         canaries: what an auditor enrolled here, if the policy lets it.
+        witnessing: its ledger among others that vouch for each other; without it nobody does, and
+            the node grants itself what it reserves, as under simulation.
     """
 
     entry: RosterEntry
@@ -50,6 +53,7 @@ class Node:
     keep_model: KeepModel
     identity: Identity | None = None
     canaries: Canaries | None = None
+    witnessing: Witnessing | None = None
     noise: NoiseAhead = field(default_factory=NoiseAhead, repr=False)
     _block_key: bytes = field(default_factory=lambda: os.urandom(32), repr=False)
     _enrolments: dict[TermsHash, Enrolment] = field(default_factory=dict, repr=False)

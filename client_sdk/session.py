@@ -21,7 +21,8 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from client_sdk.priority import give_way
-from privacy.errors import LinkError
+from client_sdk.reach import channel_options
+from privacy.errors import ConfigurationError, LinkError
 from protos.alliance.v1 import exchange_pb2 as wire
 from protos.codec import ArraySpec, TaskKey, array_specs, chunks, fits, printable
 from protos.frames import (
@@ -42,7 +43,7 @@ KEPT_ANSWERS: Final = 2
 """Finished answers of each phase kept for repetition: only what is open is asked for again."""
 KEPT_TASKS: Final = 16
 """Tasks remembered as asked for: only answers with arrays are receipted."""
-AHEAD: Final = frozenset({"advertise", "share", "deliver"})
+AHEAD: Final = frozenset({"advertise", "share", "deliver", "reserve", "witness", "grant"})
 """Phases that prepare coming attempts; they never wait for a contribution, nor it for them."""
 MALFORMED: Final = 5
 """Refusal code of a task whose arrays were not acceptable."""
@@ -85,23 +86,28 @@ class Session:
 
     Args:
         target: host and port of the coordinator.
-        tls: this member's certificate and the authority it trusts.
+        tls: this member's certificate and the authority it trusts; or what tells them, asked at
+            each connection.
         answer: answers tasks.
         most_task_bytes: cap on the array bytes of a task, from the terms accepted so far.
         software: name and version, told to the coordinator.
+        proxy: an HTTP CONNECT proxy; None leaves it to the environment.
     """
 
     def __init__(
         self,
         target: str,
-        tls: TlsMaterial,
+        tls: TlsMaterial | Callable[[], TlsMaterial],
         answer: Answerer,
         *,
         most_task_bytes: Callable[[], int],
         software: str,
+        proxy: str | None = None,
     ) -> None:
         self._target = target
         self._tls = tls
+        self._proxy = proxy
+        self._is_stale = False
         self._answer_task = answer
         self._most_task_bytes = most_task_bytes
         self._software = software
@@ -115,7 +121,20 @@ class Session:
         """Tasks of this stream that are open, and whether their arrays need no Clear."""
         self._announced: set[TaskKey] = set()
         self._incoming: _Incoming | None = None
-        self._outgoing: asyncio.Queue[Iterable[wire.MemberFrame | bytes]] = asyncio.Queue()
+        self._outgoing: asyncio.Queue[Iterable[wire.MemberFrame | bytes] | None] = asyncio.Queue()
+
+    def reconnect(self) -> None:
+        """Has another stream take the place of this one when nothing is under way on it.
+
+        Call it on the event loop. A coordinator ends streams whose certificate is past its time, so
+        a node that is never at rest reconnects at the latest then.
+        """
+        self._is_stale = True
+        self._end_if_quiet()
+
+    def _end_if_quiet(self) -> None:
+        if self._is_stale and not (self._working or self._announced or self._incoming):
+            self._outgoing.put_nowait(None)  # after what is being written
 
     async def run(self) -> None:
         """Stays connected until cancelled, with exponential backoff between attempts.
@@ -134,6 +153,8 @@ class Session:
                 _LOG.warning("%s: %s (%s)", self._target, error.code().name, error.details())
             except LinkError as error:
                 _LOG.warning("%s: %s", self._target, error)
+            if self._is_stale:  # ended by us, and the other side waits
+                continue
             if time.monotonic() - connected_s > LIMITS.reconnect_most_s:
                 pause_s = LIMITS.reconnect_first_s
             jitter = 0.5 + secrets.randbelow(1000) / 1000
@@ -142,15 +163,19 @@ class Session:
 
     async def _converse(self) -> None:
         """One stream from connecting to its end."""
-        credentials = grpc.ssl_channel_credentials(
-            self._tls.authority, self._tls.key, self._tls.certificate
-        )
+        self._is_stale = False
+        try:
+            tls = self._tls if isinstance(self._tls, TlsMaterial) else self._tls()
+        except ConfigurationError as error:  # they were in order when this process began
+            raise LinkError(str(error)) from error
+        credentials = grpc.ssl_channel_credentials(tls.authority, tls.key, tls.certificate)
         options = [
             ("grpc.max_receive_message_length", LIMITS.frame_bytes),
             ("grpc.max_send_message_length", LIMITS.frame_bytes),
             ("grpc.keepalive_time_ms", round(LIMITS.keepalive_time_s * 1000)),
             ("grpc.keepalive_timeout_ms", round(LIMITS.keepalive_timeout_s * 1000)),
             ("grpc.http2.max_pings_without_data", 0),
+            *channel_options(self._proxy),
         ]
         self._asked, self._announced = {}, set()
         self._incoming, self._outgoing = None, asyncio.Queue()
@@ -181,10 +206,12 @@ class Session:
                 writer.cancel()
 
     async def _write(self, stream: Stream) -> None:
-        while True:
-            for frame in await self._outgoing.get():
+        while (frames := await self._outgoing.get()) is not None:
+            for frame in frames:
                 await stream.write(frame)
                 del frame  # not held while there is nothing to say
+            del frames
+        await stream.done_writing()
 
     # Frames from the coordinator.
 
@@ -281,6 +308,7 @@ class Session:
             del self._answers[oldest]
         if key in self._asked:  # otherwise the stream broke; the task comes again on the next one
             self._announce(key)
+        self._end_if_quiet()
 
     def _answer(self, key: TaskKey, incoming: _Incoming, deadline_s: float) -> Answer | None:
         """In the worker thread: the app's answer; None for a task that is over by now."""
@@ -313,6 +341,7 @@ class Session:
             self._announced.discard(key)
             parts = chunks(self._answers[key].buffers)
             self._outgoing.put_nowait(chunk_frame(key, offset, data) for offset, data in parts)
+            self._end_if_quiet()
 
     def _refuse(self, key: TaskKey, code: int, sentence: str) -> None:
         refusal = wire.Refusal(id=key.to_wire(), code=code, sentence=printable(sentence))

@@ -15,16 +15,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 
 from coordinator.cohort import choose
 from coordinator.config import Deadlines
-from coordinator.grid import Expectation, LinkGrid, task_key
+from coordinator.grid import ABSENT_CODE, Expectation, LinkGrid, task_key
 from coordinator.monitor import KeysFailed, MemberFaulted, Monitor
 from coordinator.round import Round
 from coordinator.standing import Standing
 from coordinator.witnessing import Ledgers, Witnessing
-from privacy.errors import AllianceError, RoundFailed
+from privacy.errors import AllianceError, LedgerError, RoundFailed
 from privacy.secagg import MOST_KEY_SETS, Attempt, Cohort, KeyExchange, KeySets, Setup, Unmasking
 from privacy.terms import Terms
 from protos.alliance.v1 import exchange_pb2 as wire
@@ -41,13 +41,11 @@ DEAL_BYTES: Final = 162
 RENEW_S: Final = 0.1
 LONGEST_RENEW_S: Final = 30.0
 """Between the beginnings of two exchanges; twice as long each time where members stay missing."""
-EPOCH_S: Final = 1_767_225_600
-"""The beginning of 2026."""
-SECONDS_PER_KEY_SET: Final = 8
-"""Numbers reach for centuries; a coordinator that starts again is above the last one's, mostly."""
+KEY_SETS_PER_START: Final = 1 << 18
+"""Numbers of key sets that a coordinator has before it reaches those of its next start."""
 PAUSE_S: Final = 0.5
 """After an exchange that failed, twice as long each time; exchanges spend nothing."""
-SKIPPED: Final = 1 << 16
+SKIPPED: Final = 1 << 12
 """Key sets passed over after an exchange that failed: members may remember higher numbers."""
 
 Take = Callable[[str, bytes, bytes], object]
@@ -76,6 +74,7 @@ class SecureAggregation:
         standing: whom to ask.
         ledgers: the coordinator's log and those of members; None where nothing is evidence.
         attempts: opened before.
+        start: how often a coordinator began to run this study, this time included.
 
     Raises:
         TermsError: if the terms' cohorts are too large.
@@ -91,6 +90,7 @@ class SecureAggregation:
         standing: Standing,
         ledgers: Ledgers | None = None,
         attempts: int = 0,
+        start: int = 1,
     ) -> None:
         self._terms = terms
         self._setup = Setup.of(terms)
@@ -108,8 +108,8 @@ class SecureAggregation:
         )
         self._attempts_left = terms.privacy.max_attempts - attempts
         self._closed = threading.Event()
-        # Above what members remember of an earlier coordinator; where it is not, `SKIPPED` helps.
-        self._next = 1 + max(0, int(time.time() - EPOCH_S)) // SECONDS_PER_KEY_SET
+        # Above what members remember of an earlier start; where it is not, `SKIPPED` helps.
+        self._next = 1 + max(0, start - 1) * KEY_SETS_PER_START
         self._run: _Run | None = None
         self._key_set = 0
         self._lost: set[str] = set()
@@ -181,6 +181,14 @@ class SecureAggregation:
         if self._run is not None and self._tainted(self._run):
             self._run = None
 
+    def missed(self, member: str, reply: Message) -> None:
+        """Notes that a member refused, failed or kept silent."""
+        if reply.error.code == ABSENT_CODE:
+            connected = self._node_ids[member] in self._grid.get_node_ids()
+            self._standing.silent(member, connected=connected)
+        else:
+            self._standing.strike(member)
+
     def lost(self, member: str) -> None:
         """A member refused to contribute: it may have lost its keys, and waits for new ones."""
         self._lost.add(member)
@@ -244,9 +252,15 @@ class SecureAggregation:
         return max(0, run.cohort.key_sets.first + run.cohort.key_sets.count - self._key_set)
 
     def _finished(self, exchange: Future[_Run]) -> _Run | None:
-        """What an exchange led to, once it has; None if it failed, which is told."""
+        """What an exchange led to, once it has; None if it failed, which is told.
+
+        Raises:
+            LedgerError: if this coordinator's own log went back.
+        """
         try:
             return exchange.result()
+        except LedgerError:
+            raise
         except AllianceError as error:
             if isinstance(error, RoundFailed):
                 self.leave_out(error.members)
@@ -386,7 +400,7 @@ class SecureAggregation:
         replies = self._grid.send_and_receive(messages.values(), timeout=deadlines.round_s)
         for name, reply in zip(messages, replies, strict=True):
             if reply.has_error():  # the service has told
-                self._standing.strike(name)
+                self.missed(name, reply)
 
     def _take(self, name: str, content: wire.Content, take: Take) -> None:
         """Gives an answer to its state machine as it arrives, on the service's loop.

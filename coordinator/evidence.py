@@ -47,14 +47,14 @@ class Told:
         attempts: that ended, with a release or without.
         round: of the newest release; 0 before any.
         model: hash of the public state that it led to.
-        acceptances: members with their ledger keys.
+        acceptances: by member, its ledger key and signature; the newest.
         files: by hash and whether it was the last: the index of a model file's publication.
     """
 
     attempts: int = 0
     round: int = 0
     model: str = ""
-    acceptances: set[tuple[str, str]] = field(default_factory=set)
+    acceptances: dict[str, tuple[IdentityKey, bytes]] = field(default_factory=dict)
     files: dict[tuple[str, bool], int] = field(default_factory=dict)
 
 
@@ -123,7 +123,7 @@ class Evidence:
             ledger_key=ledger_key,
             signature=signature.hex(),
         )
-        if (member, ledger_key) not in self.told(terms).acceptances:
+        if self.told(terms).acceptances.get(member) != (ledger_key, signature):
             self._append(acceptance)
 
     def heads(self, terms: Terms, heads: tuple[Head, ...]) -> None:
@@ -185,7 +185,8 @@ class Evidence:
         elif isinstance(entry, (Acceptance, Release, Failure)):
             told = self._told.setdefault(entry.terms, Told())
             if isinstance(entry, Acceptance):
-                told.acceptances.add((entry.member, entry.ledger_key))
+                key, signature = IdentityKey(entry.ledger_key), bytes.fromhex(entry.signature)
+                told.acceptances[entry.member] = (key, signature)
                 return
             told.attempts += 1
             if isinstance(entry, Release):

@@ -137,6 +137,17 @@ class LinkGrid(Grid):
             raise LinkError(f"node {node_id} is not a member of this alliance")
         return self._names[node_id]
 
+    def node_id(self, member: str) -> int:
+        """The node id of a member.
+
+        Raises:
+            LinkError: if there is none.
+        """
+        for node_id, name in self._names.items():
+            if name == member:
+                return node_id
+        raise LinkError(f"{member} is not a member of this alliance")
+
     def assemble(self, members: Collection[str], *, least: int, timeout_s: float) -> list[str]:
         """Waits until ``least`` of ``members`` are connected or the time is up; who is."""
         waiting = self._service.assemble(members, least=least, timeout_s=timeout_s)

@@ -27,8 +27,9 @@ def propose(
     deadlines: Deadlines,
     *,
     ledgers: Ledgers | None = None,
+    admissions: bytes = b"",
 ) -> dict[int, str]:
-    """Asks every member that is present to accept terms.
+    """Asks every member that is present to accept terms; where enough did before, nobody is asked.
 
     Args:
         terms: exactly these; any change is another proposal.
@@ -36,6 +37,7 @@ def propose(
         monitor: is told who refuses.
         deadlines: how long members are waited for.
         ledgers: where acceptances are recorded; None under simulation.
+        admissions: members' vouches for each other, `privacy.admission.Admissions`.
 
     Returns:
         By node id, the names of members that accepted.
@@ -44,6 +46,9 @@ def propose(
         RoundFailed: if fewer than N - D did.
     """
     if ledgers is not None:
+        accepted = _accepted_before(terms, grid, ledgers)
+        if len(accepted) >= terms.privacy.least_survivors:
+            return accepted
         ledgers.evidence.proposed(terms)
     everybody = [entry.name for entry in terms.roster]
     _assemble(grid, everybody, timeout_s=deadlines.assemble_s)
@@ -51,6 +56,7 @@ def propose(
         {
             "task": ConfigRecord({"study": terms.label, "round": 0, "attempt": 1}),
             "terms": ConfigRecord({"document": terms.model_dump_json()}),
+            "admissions": ConfigRecord({"vouches": admissions}),
         }
     )
     messages = [
@@ -86,6 +92,17 @@ def propose(
             f"study {terms.study}: {len(names)} members accepted the terms, "
             f"{least} are needed; the events above say who came and who refused"
         )
+    return names
+
+
+def _accepted_before(terms: Terms, grid: Grid, ledgers: Ledgers) -> dict[int, str]:
+    """Who signed exactly these terms before this coordinator started, as its log says."""
+    if not isinstance(grid, LinkGrid):
+        return {}
+    names = {}
+    for name, (ledger_key, signature) in ledgers.evidence.told(terms).acceptances.items():
+        ledgers.mirror.open(name, ledger_key, signature)
+        names[grid.node_id(name)] = name
     return names
 
 

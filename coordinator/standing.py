@@ -30,6 +30,8 @@ class Standing:
         self._rests: Counter[str] = Counter()
         self._until_s: dict[str, float] = {}
         self._left_out: set[str] = set()
+        self._gone: set[str] = set()
+        """Members that were struck for being away."""
 
     def strike(self, member: str) -> None:
         """Notes a refusal, a fault or a silence; the third in a row begins a rest."""
@@ -41,10 +43,20 @@ class Standing:
                 self._strikes[member] = 0
                 self._until_s[member] = self._now_s() + rest_s
 
+    def silent(self, member: str, *, connected: bool) -> None:
+        """Notes that a member did not answer; one that is gone is struck once, until it is back."""
+        with self._lock:
+            known = not connected and member in self._gone
+            if not connected:
+                self._gone.add(member)
+        if not known:
+            self.strike(member)
+
     def good(self, member: str) -> None:
         """Notes that a member did its part."""
         with self._lock:
             self._strikes[member] = 0
+            self._gone.discard(member)
 
     def leave_out(self, member: str) -> None:
         """Never asks a member again: it was found cheating."""

@@ -72,6 +72,7 @@ class PrivateSumStrategy(Strategy):
         ledgers: the coordinator's log and members'; None under simulation.
         studies: where the public state is kept, so that a study goes on where it was; None under
             simulation.
+        admissions: members' vouches for each other, which go with the proposal.
 
     Raises:
         ConfigurationError: if the study is over, or what is kept of it does not fit its log.
@@ -87,8 +88,10 @@ class PrivateSumStrategy(Strategy):
         transport: str,
         ledgers: Ledgers | None = None,
         studies: StudyStore | None = None,
+        admissions: Callable[[Terms], bytes] = lambda _: b"",
     ) -> None:
         self._terms = terms
+        self._admissions = admissions
         self._monitor = monitor
         self._publish = publish
         self._deadlines = deadlines
@@ -108,18 +111,20 @@ class PrivateSumStrategy(Strategy):
         self._published_s = -math.inf
         self.attempts = 0
         self._draining = threading.Event()
+        self._start_number = 1
         self._rounds_before = 0
         self._attempts_before = 0
         if ledgers is not None and studies is not None:
             self._resume(ledgers.evidence.told(terms), studies)
 
     def _resume(self, told: Told, studies: StudyStore) -> None:
-        """Goes on after the last release that the log knows; every earlier start may have cost one
-        attempt more than the log knows.
+        """Goes on after the last release that the log knows; every crash may have cost one attempt
+        more than it knows.
         """
         starts = studies.start(self._terms.hash)
-        self.attempts = told.attempts + starts - 1
-        self._attempts_before = (starts - 1) * ATTEMPTS_PER_START
+        self._start_number = starts.number
+        self.attempts = told.attempts + starts.crashes
+        self._attempts_before = (starts.number - 1) * ATTEMPTS_PER_START
         if not told.round:
             return
         arrays = studies.state(self._terms.hash, told.round, told.model)
@@ -159,7 +164,7 @@ class PrivateSumStrategy(Strategy):
             node_ids = {name: node_id for node_id, name in self._names.items()}
             self._aggregation = SecureAggregation(
                 self._terms, grid, self._monitor, self._deadlines, node_ids, self._standing,
-                self._ledgers, self.attempts,
+                self._ledgers, self.attempts, self._start_number,
             )  # fmt: skip
         try:
             result = self._learn(grid, willing)
@@ -219,8 +224,9 @@ class PrivateSumStrategy(Strategy):
             RoundFailed: if fewer than N - D do.
         """
         self._names = propose(
-            self._terms, grid, self._monitor, self._deadlines, ledgers=self._ledgers
-        )
+            self._terms, grid, self._monitor, self._deadlines, ledgers=self._ledgers,
+            admissions=self._admissions(self._terms),
+        )  # fmt: skip
         willing = set(self._names.values())
         projection = self._accountant.projection()
         self._monitor.emit(
@@ -316,16 +322,14 @@ class PrivateSumStrategy(Strategy):
         open_round = self._expect_round()
         for reply in replies:
             name = self._names[reply.metadata.src_node_id]
-            if reply.has_error():
+            if not reply.has_error():
+                self._standing.good(name)
+            elif self._aggregation is None:
                 self._standing.strike(name)
             else:
-                self._standing.good(name)
-            if (
-                self._aggregation is not None
-                and reply.has_error()
-                and reply.error.code != ABSENT_CODE
-            ):
-                self._aggregation.lost(name)
+                self._aggregation.missed(name, reply)
+                if reply.error.code != ABSENT_CODE:
+                    self._aggregation.lost(name)
             if not reply.has_error():
                 self._add_simulated(open_round, name, reply)
         try:

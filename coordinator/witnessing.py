@@ -14,7 +14,7 @@ from typing import Any, Final
 from coordinator.evidence import Evidence
 from coordinator.mirror import Mirror
 from coordinator.monitor import MemberFaulted, Monitor
-from privacy.errors import EvidenceError, MemberFault
+from privacy.errors import EvidenceError, Fork, MemberFault, Rollback
 from privacy.ledger.checkpoint import add_cosignatures, cosigners, open_checkpoint
 from privacy.ledger.entry import Head, canonical, parse_canonical
 from privacy.ledger.merkle import root
@@ -70,6 +70,7 @@ class Witnessing:
         self._ask = ask
         self._held: dict[tuple[str, str], int] = {}
         """By witness and origin: the size it holds, as far as is known."""
+        self._behind: Rollback | Fork | None = None
         self._receipted: dict[str, int] = {}
         """By member: up to which entry of the coordinator's log it has receipts, as it says."""
 
@@ -79,6 +80,10 @@ class Witnessing:
         Args:
             members: whom to ask.
             ahead: attempts each is to have reserved and unused.
+
+        Raises:
+            Rollback, Fork: if a witness holds a head that this coordinator's own log does not
+                contain: it was restored from a backup, and must not go on.
         """
         asked = tuple(members)
         reserved = self._reserve(asked, ahead)
@@ -88,6 +93,8 @@ class Witnessing:
         pending = {name: set(witnessed) for name in asked}
         for _ in range(LOOKS):
             pending = self._witness(pending, witnessed, self_witnessed)
+            if self._behind is not None:
+                raise self._behind
             if not any(pending.values()):
                 break
         covered = self._covered(witnessed)
@@ -213,9 +220,12 @@ class Witnessing:
             self._held[witness, origin] = 0
             return
         if origin == self._evidence.origin:
-            head = open_checkpoint(note, origin=origin, key=self._evidence.key)
-            if head.size <= self._evidence.store.size:
-                self._held[witness, origin] = head.size
+            try:
+                self._held[witness, origin] = self._evidence.store.check_head(note).size
+            except EvidenceError as error:
+                raise MemberFault(witness, f"holds no head of this log: {error}") from error
+            except (Rollback, Fork) as error:
+                self._behind = error
             return
         owner = origin.rpartition("/")[2]
         log = self._mirror.log(owner)

@@ -44,7 +44,7 @@ class Limits:
     keepalive_time_s: float = 10.0
     keepalive_timeout_s: float = 5.0
     reconnect_first_s: float = 0.1
-    reconnect_most_s: float = 10.0
+    reconnect_most_s: float = 3.0
 
 
 LIMITS: Final = Limits()

@@ -58,7 +58,11 @@ def write_csv(path: Path, seed: int = 0) -> None:
 
 
 def local_alliance(
-    folder: Path, study: Terms, policies: dict[str, dict[str, float]] | None = None
+    folder: Path,
+    study: Terms,
+    policies: dict[str, dict[str, float]] | None = None,
+    *,
+    database: str | None = None,
 ) -> LocalAlliance:
     members = []
     for index, entry in enumerate(study.roster):
@@ -71,7 +75,9 @@ def local_alliance(
         members.append(
             LocalMember(entry.name, identity(entry.name), 20, {"path": str(data)}, policy)
         )
-    return LocalAlliance(folder / "alliance", study, members, deadlines=DEADLINES)
+    return LocalAlliance(
+        folder / "alliance", study, members, deadlines=DEADLINES, database=database
+    )
 
 
 def account(folder: Path, name: str) -> Account:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import case, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.store.database import Lock, open_engine
@@ -19,7 +19,7 @@ from coordinator.store.tables import STATE, STUDY
 from privacy.errors import ConfigurationError
 from privacy.terms import Terms, TermsHash
 
-__all__ = ["Status", "StudyRecord", "StudyStore"]
+__all__ = ["Starts", "Status", "StudyRecord", "StudyStore"]
 
 KEPT_STATES = 2
 """Newest public states of a study: the one the log knows, and one that may not have got there."""
@@ -51,6 +51,19 @@ class StudyRecord:
     status: Status
     sentence: str
     proposed_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Starts:
+    """How often a coordinator began to run a study, this time included.
+
+    Args:
+        crashes: earlier starts that ended without a word; each may have left an attempt open that
+            no log knows of, and it counts as spent.
+    """
+
+    number: int
+    crashes: int
 
 
 class StudyStore:
@@ -106,6 +119,7 @@ class StudyStore:
                     sentence="",
                     proposed_ms=now_ms,
                     starts=0,
+                    crashes=0,
                 )
             )
         return record
@@ -130,22 +144,27 @@ class StudyStore:
 
     # How far they got.
 
-    def start(self, terms_hash: TermsHash) -> int:
-        """Notes that a coordinator begins to run a study; how often one did, this time included.
+    def start(self, terms_hash: TermsHash) -> Starts:
+        """Notes that a coordinator begins to run a study.
 
-        Attempts of different starts have different numbers so nothing needs to
-        be written when one is opened, and each earlier start counts as one more attempt spent.
+        Attempts of different starts have different numbers, so nothing needs to be written when one
+        is opened.
         """
+        here = STUDY.c.terms_hash == terms_hash
         with self._writing() as connection:
+            crashed = case((STUDY.c.status == Status.RUNNING.value, 1), else_=0)
             connection.execute(
                 update(STUDY)
-                .where(STUDY.c.terms_hash == terms_hash)
-                .values(starts=STUDY.c.starts + 1, status=Status.RUNNING.value, sentence="")
+                .where(here)
+                .values(
+                    starts=STUDY.c.starts + 1,
+                    crashes=STUDY.c.crashes + crashed,
+                    status=Status.RUNNING.value,
+                    sentence="",
+                )
             )
-            starts: int = connection.execute(
-                select(STUDY.c.starts).where(STUDY.c.terms_hash == terms_hash)
-            ).scalar_one()
-        return starts
+            row = connection.execute(select(STUDY.c.starts, STUDY.c.crashes).where(here)).one()
+        return Starts(row.starts, row.crashes)
 
     def keep_state(
         self, terms_hash: TermsHash, round_number: int, model: bytes, arrays: Arrays

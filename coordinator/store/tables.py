@@ -21,9 +21,11 @@ STUDY: Final = Table(
     Column("sentence", Text, nullable=False),
     Column("proposed_ms", BigInteger, nullable=False),
     Column("starts", Integer, nullable=False),
+    Column("crashes", Integer, nullable=False),
 )
 """One row per terms; another version of a study is another row. ``starts``: how often a coordinator
-began to run it; each may have left one attempt open that no log knows of."""
+began to run it. ``crashes``: how often it ended without saying so; each time it may have left one
+attempt open that no log knows of."""
 
 STATE: Final = Table(
     "state",

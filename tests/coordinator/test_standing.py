@@ -50,3 +50,21 @@ def test_a_cheat_is_never_asked_again() -> None:
     assert not standing.may("member-0")
     assert standing.cheated("member-0")
     assert not standing.cheated("member-1")
+
+
+def test_a_member_that_is_gone_is_struck_once_until_it_is_back() -> None:
+    standing = Standing(lambda: 0.0)
+    for _ in range(10):
+        standing.silent("a", connected=False)
+    assert standing.may("a")
+    for _ in range(STRIKES - 1):  # silence on an open stream counts every time
+        standing.silent("a", connected=True)
+    assert not standing.may("a")
+
+
+def test_a_member_that_flaps_rests() -> None:
+    standing = Standing(lambda: 0.0)
+    for _ in range(STRIKES):
+        standing.silent("a", connected=False)
+        standing.silent("a", connected=True)
+    assert not standing.may("a")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coordinator.store import Status, StudyStore
+from coordinator.store import Starts, Status, StudyStore
 from privacy.errors import ConfigurationError
 from privacy.terms import Terms
 from tests import postgres
@@ -40,13 +40,15 @@ def test_what_was_kept_is_there_after_reopening(url: str) -> None:
     arrays = {"parameters": np.arange(3, dtype=np.float32), "counts": np.array([1, 2])}
     with StudyStore(url) as store:
         assert store.propose(STUDY, now_ms=5).version == 1
-        assert store.start(STUDY.hash) == 1
+        assert store.start(STUDY.hash) == Starts(1, 0)
         store.keep_state(STUDY.hash, 1, bytes(32), arrays)
     with StudyStore(url) as store:
         (record,) = store.studies()
         assert record.terms == STUDY
         assert record.status is Status.RUNNING
-        assert store.start(STUDY.hash) == 2
+        assert store.start(STUDY.hash) == Starts(2, 1)
+        store.set_status(STUDY.hash, Status.PAUSED)
+        assert store.start(STUDY.hash) == Starts(3, 1)
         kept = store.state(STUDY.hash, 1, bytes(32).hex())
         assert kept is not None
         assert {name: array.tolist() for name, array in kept.items()} == {

@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("sentence", sa.Text, nullable=False),
         sa.Column("proposed_ms", sa.BigInteger, nullable=False),
         sa.Column("starts", sa.Integer, nullable=False),
+        sa.Column("crashes", sa.Integer, nullable=False),
     )
     op.create_table(
         "state",
