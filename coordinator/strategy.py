@@ -69,6 +69,7 @@ class PrivateSumStrategy(Strategy):
         publish: keeps each round's published parameters.
         deadlines: how long to wait.
         transport: one sentence on what the coordinator sees, for the record.
+        certify: is called once the last model's publication stands under a cosigned head.
         ledgers: the coordinator's log and members'; None under simulation.
         studies: where the public state is kept, so that a study goes on where it was; None under
             simulation.
@@ -86,6 +87,7 @@ class PrivateSumStrategy(Strategy):
         publish: Publish,
         deadlines: Deadlines,
         transport: str,
+        certify: Callable[[], None] = lambda: None,
         ledgers: Ledgers | None = None,
         studies: StudyStore | None = None,
         admissions: Callable[[Terms], bytes] = lambda _: b"",
@@ -96,6 +98,7 @@ class PrivateSumStrategy(Strategy):
         self._publish = publish
         self._deadlines = deadlines
         self._transport = transport
+        self._certify = certify
         self._ledgers = ledgers
         self._studies = studies
         self._accountant = Accountant(terms)
@@ -173,6 +176,7 @@ class PrivateSumStrategy(Strategy):
             where = self._publish(recipe.published(self._state), self._terms.privacy.rounds, True)
             if self._aggregation is not None:
                 self._aggregation.settle(willing)
+            self._certify()
         finally:
             if self._aggregation is not None:
                 self._aggregation.close()
