@@ -48,6 +48,7 @@ def run(folder: Path, split: int) -> None:
     from rich.console import Console
 
     from benchmarks.demo import comparison
+    from benchmarks.demo.audit import audit
     from benchmarks.demo.journey import build
     from benchmarks.demo.live import follow
     from benchmarks.demo.outcome import Outcome
@@ -108,13 +109,22 @@ def run(folder: Path, split: int) -> None:
         peak_memory_bytes=alliance.peak_memory_bytes,
     )
     outcome.show(console)
+    console.print("\nAuditing: the members' and the coordinator's logs, by a process of its own")
+    verdict = audit(folder, folder / "alliance", names)
+    checks = sum(check["count"] for check in verdict["checked"])
+    console.print(
+        f"Sound: {verdict['entries']} log entries, {len(verdict['checked'])} kinds of checks made "
+        f"{checks} times, no finding",
+        highlight=False,
+    )
     outcome.draw(folder / "comparison.png")
     (folder / "summary.json").write_text(
         json.dumps(outcome.summary(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
     console.print(
         f"\n{outcome.seconds:.0f} s, {outcome.peak_memory_bytes / 2**30:.1f} GiB at the peak. "
-        f"Picture and figures: comparison.png and summary.json in {folder.name}",
+        f"Picture and figures: comparison.png and summary.json in {folder.name}; for the auditor: "
+        "bundle and audit-report.html",
         highlight=False,
     )
 
@@ -122,7 +132,7 @@ def run(folder: Path, split: int) -> None:
 def _fresh_folder(folder: Path) -> None:
     """Empties what an earlier run left, and nothing else."""
     try:
-        for name in ("data", "alliance"):
+        for name in ("data", "alliance", "bundle"):
             if (folder / name).exists():
                 shutil.rmtree(folder / name)
         folder.mkdir(parents=True, exist_ok=True)

@@ -6,30 +6,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from privacy.errors import AllianceError
 
-__all__ = ["Verdict", "audit"]
+__all__ = ["audit"]
 
 _PROGRAM = "from privacy.ledger.cli import main; main()"
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the auditor found.
-
-    Args:
-        findings: sentences; none for a sound bundle.
-        checked: how many checks were made.
-        entries: of all logs together.
-    """
-
-    findings: tuple[str, ...]
-    checked: int
-    entries: int
 
 
 def audit(folder: Path, alliance: Path, members: Iterable[str]) -> dict[str, Any]:
