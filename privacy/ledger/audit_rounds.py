@@ -328,7 +328,11 @@ def _sums(bundle: Bundle, study: Study, findings: Findings) -> dict[tuple[int, i
     sums: dict[tuple[int, int], Sums] = {}
     for number, (release, line) in enumerate(zip(found, lines, strict=True)):
         released = logged.get((release.round, release.attempt))
-        if released is None or released.sum != line["sum"]:
+        if (
+            released is None
+            or released.sum != line["sum"]
+            or released.contributors != release.contributors
+        ):
             what = f"round {release.round} attempt {release.attempt} is not a release of the log"
             findings.add(16, path, what, entry=number)
         else:

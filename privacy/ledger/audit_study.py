@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -99,14 +98,17 @@ def _micro(epsilon: float) -> int:
     return math.ceil(round(epsilon * MICRO, 3)) if math.isfinite(epsilon) else 2**53 - 1
 
 
-@functools.lru_cache(maxsize=64)
-def _figures(canonical: bytes, terms_hash: str) -> Figures:
-    return Figures(Terms.from_canonical(json.loads(canonical)))
+_FIGURES: Final[dict[str, Figures]] = {}
+MOST_FIGURES: Final = 64
 
 
 def figures_of(terms: Terms) -> Figures:
-    """The figures of a study; worked out once in a process."""
-    return _figures(terms.canonical(), terms.hash)
+    """The figures of a study; worked out once in a process, which takes seconds."""
+    if terms.hash not in _FIGURES:
+        while len(_FIGURES) >= MOST_FIGURES:
+            del _FIGURES[next(iter(_FIGURES))]
+        _FIGURES[terms.hash] = Figures(terms)
+    return _FIGURES[terms.hash]
 
 
 def check_profile(recorded: tuple[int, ...], recomputed: tuple[int, ...]) -> str:
