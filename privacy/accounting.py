@@ -233,27 +233,55 @@ def calibrate(terms: Terms, epsilon: float) -> Terms:
     if not epsilon > 0:
         raise TermsError(f"epsilon {epsilon}: must be above 0")
 
-    def suffices(units: int) -> bool:
-        return Accountant(_with_noise(terms, units)).epsilon() <= epsilon
+    def excess(units: int) -> float:
+        """Log of how far above ``epsilon`` it is; nearly linear in the log of the noise."""
+        reached = Accountant(_with_noise(terms, units)).epsilon()
+        return math.log(reached / epsilon) if reached > 0 else -math.inf
 
-    enough = SIGMA_UNIT
-    while not suffices(enough):
+    enough, below = SIGMA_UNIT, excess(SIGMA_UNIT)
+    too_little, above = 0, math.inf
+    while below > 0:
+        too_little, above = enough, below
         enough *= 2
         if enough > LARGEST_SIGMA * SIGMA_UNIT:
             raise TermsError(
                 f"epsilon {epsilon:g} at delta {terms.privacy.delta:g} is out of reach; "
                 "lower the sampling probability, the attempts or the dimension"
             )
-    too_little = enough // 2
-    while too_little and suffices(too_little):
-        enough, too_little = too_little, too_little // 2
-    while enough - too_little > 1:
-        middle = (enough + too_little) // 2
-        if suffices(middle):
-            enough = middle
+        below = excess(enough)
+    while too_little == 0 and enough > 1:
+        half = excess(enough // 2)
+        if half > 0:
+            too_little, above = enough // 2, half
         else:
-            too_little = middle
+            enough, below = enough // 2, half
+    step = 0
+    while enough - too_little > 1:
+        middle = _crossing(too_little, above, enough, below, halve=step % 4 == 3)
+        value = excess(middle)
+        if value > 0:
+            too_little, above = middle, value
+        else:
+            enough, below = middle, value
+        step += 1
     return _with_noise(terms, enough)
+
+
+def _crossing(low: int, above: float, high: int, below: float, *, halve: bool) -> int:
+    """A whole number between two, near where the line through both logarithms is zero.
+
+    Args:
+        low: where the value is positive.
+        above: that value; may be infinite.
+        high: where it is not.
+        below: that value; may be minus infinity.
+        halve: takes the middle instead, so that every few steps at least halve the interval.
+    """
+    if halve or low == 0 or math.isinf(above) or math.isinf(below):
+        return (low + high) // 2
+    share = above / (above - below)
+    crossing = round(math.exp(math.log(low) + share * math.log(high / low)))
+    return min(max(crossing, low + 1), high - 1)
 
 
 def _with_noise(terms: Terms, units: int) -> Terms:

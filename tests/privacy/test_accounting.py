@@ -272,7 +272,7 @@ def test_projection_is_the_accountant_at_all_attempts() -> None:
         projection.delta = 1e-5  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("epsilon", [0.5, 3.0])
+@pytest.mark.parametrize("epsilon", [0.02, 0.5, 3.0, 12.0])
 def test_calibrated_noise_is_the_smallest_that_suffices(epsilon: float) -> None:
     terms = make_terms(rounds=20, max_attempts=25)
     calibrated = calibrate(terms, epsilon)
