@@ -30,7 +30,7 @@ def test_sample_configurations_are_valid(
 @pytest.mark.parametrize("command", re.findall(r"^alliance-(\w+ [\w-]+)", README, re.MULTILINE))
 def test_commands_exist(command: str) -> None:
     side, verb = command.split()
-    module = {"node": "client_sdk", "coordinator": "coordinator"}[side]
+    module = {"node": "client_sdk", "coordinator": "coordinator", "audit": "privacy.ledger"}[side]
     done = subprocess.run(
         [sys.executable, "-c", f"from {module}.cli import main; main()", verb, "--help"],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
