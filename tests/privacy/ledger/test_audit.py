@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from privacy.ledger.audit_study import check_profile
+from privacy.ledger.audit_study import check_profile, figures_of
 from privacy.ledger.checkpoint import Checkpoint, add_cosignatures, cosign, sign_checkpoint
 from privacy.ledger.entry import (
     Acceptance,
@@ -373,3 +373,15 @@ def test_findings_are_bounded_and_unchecked_sentences_said_once():
         findings.cannot("y")
     assert (len(findings.found), findings.more) == (MOST_FINDINGS, 7)
     assert findings.unchecked == ("y",)
+
+
+def test_a_first_accountant_above_the_second_is_found(bundle, alliance, monkeypatch):
+    figures = vars(figures_of(alliance.terms))
+    monkeypatch.setitem(figures, "second", (10**9, 10**9, 10**9, 10**9, 1))
+    found = audit(bundle).findings
+    assert [one.check for one in found] == [11]
+    assert "epsilon(5)" in found[0].what
+    monkeypatch.setattr("privacy.ledger.audit.LEAST_COMPARED_MICRO", 10**9)
+    said = audit(bundle)
+    assert said.sound
+    assert any("both hold" in one for one in said.unchecked)
