@@ -9,6 +9,7 @@ from typing import Any, Final
 from benchmarks.ledger_campaign.backups import restored
 from benchmarks.ledger_campaign.full_disk import can_mount, full_disks
 from benchmarks.ledger_campaign.kills import hasty_kills, kills
+from benchmarks.ledger_campaign.mutations import mutated
 from benchmarks.ledger_campaign.races import appenders, careless_appenders, spenders
 from benchmarks.ledger_campaign.syscalls import FAULTS, STEPS, calls, can_trace, faults
 from benchmarks.secagg_campaign.tally import Job
@@ -25,6 +26,7 @@ class Sizes:
         backups: restored.
         races: between two nodes for a study's only attempt.
         appends: races between two bare writers.
+        mutations: random alterations of a bundle.
         disks: that run full.
         steps: whose every system call fails once in each way.
         controls: trials of each control.
@@ -34,13 +36,14 @@ class Sizes:
     backups: int
     races: int
     appends: int
+    mutations: int
     disks: int
     steps: tuple[str, ...]
     controls: int
 
 
-FULL: Final = Sizes(10_000, 1000, 10_000, 10_000, 150, tuple(STEPS), 300)
-QUICK: Final = Sizes(200, 30, 100, 200, 10, ("append",), 60)
+FULL: Final = Sizes(10_000, 1000, 10_000, 10_000, 100_000, 150, tuple(STEPS), 300)
+QUICK: Final = Sizes(200, 30, 100, 200, 500, 10, ("append",), 60)
 
 
 def jobs(sizes: Sizes) -> Iterator[Job]:
@@ -52,6 +55,8 @@ def jobs(sizes: Sizes) -> Iterator[Job]:
                 yield Job(row, faults, (step, part, fault))
     for part in _parts(range(sizes.disks), 50) if can_mount() else ():
         yield Job("disk full to the last byte", full_disks, (part,))
+    for part in _parts(range(sizes.mutations), 1000):
+        yield Job("random alterations of a bundle that an auditor misses", mutated, (part,))
     for part in _parts(range(sizes.kills), 500):
         yield Job("kill -9 of a writing process", kills, ("kill", part))
     for part in _parts(range(sizes.backups), 100):
