@@ -10,7 +10,6 @@ from benchmarks.ledger_campaign.backups import restored
 from benchmarks.ledger_campaign.full_disk import can_mount, full_disks
 from benchmarks.ledger_campaign.kills import hasty_kills, kills
 from benchmarks.ledger_campaign.mutations import mutated
-from benchmarks.ledger_campaign.mutations import mutated
 from benchmarks.ledger_campaign.races import appenders, careless_appenders, spenders
 from benchmarks.ledger_campaign.syscalls import FAULTS, STEPS, calls, can_trace, faults
 from benchmarks.secagg_campaign.tally import Job
@@ -30,7 +29,6 @@ class Sizes:
         mutations: random alterations of a bundle.
         disks: that run full.
         steps: whose every system call fails once in each way.
-        mutations: of a bundle.
         controls: trials of each control.
     """
 
@@ -41,12 +39,11 @@ class Sizes:
     mutations: int
     disks: int
     steps: tuple[str, ...]
-    mutations: int
     controls: int
 
 
-FULL: Final = Sizes(10_000, 1000, 10_000, 10_000, 100_000, 150, tuple(STEPS), 100_000, 300)
-QUICK: Final = Sizes(200, 30, 100, 200, 500, 10, ("append",), 200, 60)
+FULL: Final = Sizes(10_000, 1000, 10_000, 10_000, 100_000, 150, tuple(STEPS), 300)
+QUICK: Final = Sizes(200, 30, 100, 200, 500, 10, ("append",), 60)
 
 
 def jobs(sizes: Sizes) -> Iterator[Job]:
@@ -68,8 +65,6 @@ def jobs(sizes: Sizes) -> Iterator[Job]:
         yield Job("races of two nodes for a study's only attempt", spenders, (part,))
     for part in _parts(range(sizes.appends), 1000):
         yield Job("races of two writers for the last entry", appenders, (part,))
-    for part in _parts(range(sizes.mutations), 1000):
-        yield Job("random alterations of a bundle", mutated, (part,))
 
 
 def left_out() -> Iterator[str]:
