@@ -46,14 +46,16 @@ class Told:
     Args:
         attempts: that ended, with a release or without.
         round: of the newest release; 0 before any.
-        model: hash of the public state that it led to.
+        models: by round, the hash of the public state that its release led to.
+        contributors: by round, who is in its sum.
         acceptances: by member, its ledger key and signature; the newest.
         files: by hash and whether it was the last: the index of a model file's publication.
     """
 
     attempts: int = 0
     round: int = 0
-    model: str = ""
+    models: dict[int, str] = field(default_factory=dict)
+    contributors: dict[int, tuple[str, ...]] = field(default_factory=dict)
     acceptances: dict[str, tuple[IdentityKey, bytes]] = field(default_factory=dict)
     files: dict[tuple[str, bool], int] = field(default_factory=dict)
 
@@ -84,6 +86,11 @@ class Evidence:
             now_ms=_now_ms,
         )
         self.rounds = KeptRounds(state / "rounds", keep_bytes)
+        with self.store.transaction() as transaction:
+            transaction.execute(
+                "CREATE TABLE IF NOT EXISTS sum (terms TEXT NOT NULL, round INTEGER NOT NULL, data "
+                "BLOB NOT NULL, PRIMARY KEY (terms, round)) STRICT"
+            )
         self._told: dict[str, Told] = {}
         for index, entry in enumerate(self.store.entries()):
             self._note(decode_entry(entry, where=f"{self.store.path}: entry {index}"), index)
@@ -132,7 +139,7 @@ class Evidence:
             self._append(Heads(at_ms=_now_ms(), terms=terms.hash, heads=heads))
 
     def released(self, terms: Terms, round_: Round, release: Unmasked, next_model: bytes) -> None:
-        """An attempt was unmasked.
+        """An attempt was unmasked; its sum is kept beside the entry until `forget_sums`.
 
         Args:
             terms: of the study.
@@ -140,13 +147,34 @@ class Evidence:
             release: its sum.
             next_model: `model_hash` of the public state that follows from it.
         """
-        self._append(
-            Release(
-                **_attempt(terms, round_), sum=release.sha256.hex(), next_model=next_model.hex()
-            )
+        entry = Release(
+            **_attempt(terms, round_), sum=release.sha256.hex(), next_model=next_model.hex()
         )
+        with self.store.transaction() as transaction:
+            index = transaction.append(entry)
+            transaction.execute(
+                "INSERT INTO sum VALUES (?, ?, ?)",
+                (terms.hash, release.round, release.ring.tobytes()),
+            )
+        self._note(entry, index)
         self.rounds.seal(terms.label, round_)
         self.rounds.release(terms, release)
+
+    def sums(self, terms: Terms, after: int) -> list[tuple[int, bytes]]:
+        """Rounds after ``after`` with their ring sums, in order, as far as they are kept."""
+        with self.store.transaction() as transaction:
+            rows: list[tuple[int, bytes]] = transaction.execute(
+                "SELECT round, data FROM sum WHERE terms = ? AND round > ? ORDER BY round",
+                (terms.hash, after),
+            ).fetchall()
+        return rows
+
+    def forget_sums(self, terms: Terms, up_to: int) -> None:
+        """Lets go of sums that the public state of a later round made superfluous."""
+        with self.store.transaction() as transaction:
+            transaction.execute(
+                "DELETE FROM sum WHERE terms = ? AND round <= ?", (terms.hash, up_to)
+            )
 
     def failed(self, terms: Terms, round_: Round, sentence: str) -> None:
         """An attempt released nothing."""
@@ -190,7 +218,9 @@ class Evidence:
                 return
             told.attempts += 1
             if isinstance(entry, Release):
-                told.round, told.model = entry.round, entry.next_model
+                told.round = entry.round
+                told.models[entry.round] = entry.next_model
+                told.contributors[entry.round] = tuple(one.member for one in entry.contributions)
 
     # Receipts.
 

@@ -69,7 +69,7 @@ class KeptRounds:
         """Writes what opens the sum of a released attempt."""
         if self._most_bytes and round_.unmasking is not None:
             target = self._target(study, round_.round_number, round_.attempt)
-            self._thread.submit(self._seal, target, _opening(round_.unmasking))
+            self._thread.submit(self._seal, target, round_.unmasking)
 
     def release(self, terms: Terms, release: Release) -> None:
         """Keeps a decoded sum, which is public, for whoever measures it (`privacy.empirical`).
@@ -79,17 +79,7 @@ class KeptRounds:
         if terms.privacy.max_attempts * release.total.nbytes > self._most_bytes:
             return
         folder = self._folder.with_name("releases") / terms.label
-        name = release_name(release.round, release.attempt)
-        data = release.total.astype("<f8").tobytes()
-        line = release_line(
-            terms,
-            round_number=release.round,
-            attempt=release.attempt,
-            contributors=release.contributors,
-            file=data,
-            sum_sha256=release.sha256,
-        )
-        self._thread.submit(_write_release, folder, name, data, line)
+        self._thread.submit(_write_release, folder, terms, release)
 
     def drop(self, study: str, round_: Round) -> None:
         """Lets go of an attempt that released nothing."""
@@ -117,10 +107,10 @@ class KeptRounds:
         finally:
             self._waiting_bytes -= size
 
-    def _seal(self, target: Path, opening: dict[str, Any]) -> None:
+    def _seal(self, target: Path, unmasking: Unmasking) -> None:
         if target not in self._sizes:
             return
-        data = json.dumps(opening, sort_keys=True, separators=(",", ":")).encode()
+        data = json.dumps(_opening(unmasking), sort_keys=True, separators=(",", ":")).encode()
         try:
             (target / "opening.json").write_bytes(data)
         except OSError as error:
@@ -136,7 +126,17 @@ class KeptRounds:
         shutil.rmtree(target, ignore_errors=True)
 
 
-def _write_release(folder: Path, name: str, data: bytes, line: bytes) -> None:
+def _write_release(folder: Path, terms: Terms, release: Release) -> None:
+    name = release_name(release.round, release.attempt)
+    data = release.total.astype("<f8").tobytes()
+    line = release_line(
+        terms,
+        round_number=release.round,
+        attempt=release.attempt,
+        contributors=release.contributors,
+        file=data,
+        sum_sha256=release.sha256,
+    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)

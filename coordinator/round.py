@@ -76,13 +76,15 @@ class Release:
     Args:
         total: float64, shape (dimension,): the noised sum over the contributors.
         contributors: names, in roster order.
-        sha256: of the unmasked ring sum, little-endian; what a ledger records of it.
+        ring: the same before it is decoded, uint32 or uint64.
+        sha256: of the ring sum, little-endian; what a ledger records of it.
     """
 
     round: int
     attempt: int
     total: npt.NDArray[np.float64]
     contributors: tuple[str, ...]
+    ring: RingVector
     sha256: bytes
 
 
@@ -273,7 +275,7 @@ class Round:
         self.state = State.RELEASED
         contributors = tuple(name for name in self.cohort if name in self.contributions)
         total, digest = decode(self._sum, self._grid), hashlib.sha256(self._sum.data).digest()
-        return Release(self.round_number, self.attempt, total, contributors, digest)
+        return Release(self.round_number, self.attempt, total, contributors, self._sum, digest)
 
     def _places(self, offset: int, data: bytes | memoryview) -> tuple[RingVector, RingVector]:
         """The part of the sum that ``data`` belongs to, and its ring elements."""

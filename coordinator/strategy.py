@@ -23,7 +23,6 @@ from client_sdk.recipes.propensity import fold as recipe
 from coordinator.aggregation import SecureAggregation
 from coordinator.cohort import choose
 from coordinator.config import Deadlines
-from coordinator.evidence import Told
 from coordinator.grid import ABSENT_CODE, Expectation, LinkGrid, task_key
 from coordinator.monitor import (
     AttemptFailed,
@@ -35,12 +34,13 @@ from coordinator.monitor import (
     StudyPaused,
 )
 from coordinator.proposal import propose
-from coordinator.round import Release, Round
+from coordinator.resumption import Resumption, mean_of
+from coordinator.round import Round
 from coordinator.standing import Standing
-from coordinator.store import Status, StudyStore
+from coordinator.store import Status
 from coordinator.witnessing import Ledgers
 from privacy.accounting import Accountant
-from privacy.errors import ConfigurationError, MemberFault, RoundFailed
+from privacy.errors import MemberFault, RoundFailed
 from privacy.secagg import model_hash
 from privacy.terms import Terms
 from protos.codec import array_to_flower, flower_to_array
@@ -71,7 +71,7 @@ class PrivateSumStrategy(Strategy):
         transport: one sentence on what the coordinator sees, for the record.
         certify: is called once the last model's publication stands under a cosigned head.
         ledgers: the coordinator's log and members'; None under simulation.
-        studies: where the public state is kept, so that a study goes on where it was; None under
+        resumption: keeps the public state, so that a study goes on where it was; None under
             simulation.
         admissions: members' vouches for each other, which go with the proposal.
 
@@ -89,7 +89,7 @@ class PrivateSumStrategy(Strategy):
         transport: str,
         certify: Callable[[], None] = lambda: None,
         ledgers: Ledgers | None = None,
-        studies: StudyStore | None = None,
+        resumption: Resumption | None = None,
         admissions: Callable[[Terms], bytes] = lambda _: b"",
     ) -> None:
         self._terms = terms
@@ -100,7 +100,7 @@ class PrivateSumStrategy(Strategy):
         self._transport = transport
         self._certify = certify
         self._ledgers = ledgers
-        self._studies = studies
+        self._resumption = resumption
         self._accountant = Accountant(terms)
         self._spent = _spent_table(self._accountant)
         self._state = recipe.initial_state(terms)
@@ -117,27 +117,11 @@ class PrivateSumStrategy(Strategy):
         self._start_number = 1
         self._rounds_before = 0
         self._attempts_before = 0
-        if ledgers is not None and studies is not None:
-            self._resume(ledgers.evidence.told(terms), studies)
-
-    def _resume(self, told: Told, studies: StudyStore) -> None:
-        """Goes on after the last release that the log knows; every crash may have cost one attempt
-        more than it knows.
-        """
-        starts = studies.start(self._terms.hash)
-        self._start_number = starts.number
-        self.attempts = told.attempts + starts.crashes
-        self._attempts_before = (starts.number - 1) * ATTEMPTS_PER_START
-        if not told.round:
-            return
-        arrays = studies.state(self._terms.hash, told.round, told.model)
-        if arrays is None:
-            raise ConfigurationError(
-                f"study {self._terms.study}: the database lacks the state after round "
-                f"{told.round}, which the log says was released; restore the newest backup of both"
-            )
-        self._state = recipe.State.from_arrays(arrays, self._terms)
-        self._rounds_before = told.round
+        if resumption is not None:
+            resumed = resumption.resume()
+            self._state, self._rounds_before = resumed.state, resumed.round
+            self.attempts, self._start_number = resumed.attempts, resumed.starts.number
+            self._attempts_before = (self._start_number - 1) * ATTEMPTS_PER_START
 
     def drain(self) -> None:
         """Lets the open round end and begins no other; `start` then returns. From any thread."""
@@ -181,8 +165,7 @@ class PrivateSumStrategy(Strategy):
             if self._aggregation is not None:
                 self._aggregation.close()
         grid.send_and_receive(self._publication(grid), timeout=self._deadlines.round_s)
-        if self._studies is not None:
-            self._studies.set_status(self._terms.hash, Status.FINISHED)
+        self._set_status(Status.FINISHED)
         self._monitor.emit(
             StudyFinished(
                 self._terms.study,
@@ -215,9 +198,12 @@ class PrivateSumStrategy(Strategy):
         return result
 
     def _pause(self, round_number: int) -> None:
-        if self._studies is not None:
-            self._studies.set_status(self._terms.hash, Status.PAUSED, "the coordinator was ended")
+        self._set_status(Status.PAUSED, "the coordinator was ended")
         self._monitor.emit(StudyPaused(self._terms.study, round_number, self.attempts))
+
+    def _set_status(self, status: Status, sentence: str = "") -> None:
+        if self._resumption is not None:
+            self._resumption.studies.set_status(self._terms.hash, status, sentence)
 
     # Proposing and publishing.
 
@@ -348,14 +334,13 @@ class PrivateSumStrategy(Strategy):
                 self._ledgers.evidence.failed(self._terms, open_round, str(error))
             self._monitor.emit(AttemptFailed(server_round, open_round.attempt, str(error)))
             return None, None
-        self._state = recipe.fold(self._state, self._mean(release), self._terms)
+        mean = mean_of(self._terms, release.total, release.contributors)
+        self._state = recipe.fold(self._state, mean, self._terms)
         self._model = None
-        if self._studies is not None:
-            self._studies.keep_state(
-                self._terms.hash, server_round, self._model_hash(), self._state.arrays()
-            )
         if self._ledgers is not None:
             self._ledgers.evidence.released(self._terms, open_round, release, self._model_hash())
+        if self._resumption is not None:
+            self._resumption.keep(self._state, server_round)
         self._publish_now_and_then(server_round)
         seconds = time.perf_counter() - self._opened_s
         chosen = self._aggregation.chosen if self._aggregation else open_round.cohort
@@ -404,11 +389,6 @@ class PrivateSumStrategy(Strategy):
         except MemberFault as error:
             open_round.drop(name)
             self._monitor.emit(MemberRefused(name, "contribute", error.what))
-
-    def _mean(self, release: Release) -> npt.NDArray[np.float64]:
-        """Rule R11: divided by q times the survivors' declared consumers, never by a count."""
-        declared = sum(self._terms.entry(name).declared_consumers for name in release.contributors)
-        return release.total / (self._terms.privacy.sampling_probability * declared)
 
     def _model_hash(self) -> bytes:
         """`model_hash` of the public state, worked out once per round."""

@@ -22,7 +22,7 @@ from privacy.terms import Terms, TermsHash
 __all__ = ["Starts", "Status", "StudyRecord", "StudyStore"]
 
 KEPT_STATES = 2
-"""Newest public states of a study: the one the log knows, and one that may not have got there."""
+"""Newest public states of a study."""
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -169,7 +169,7 @@ class StudyStore:
     def keep_state(
         self, terms_hash: TermsHash, round_number: int, model: bytes, arrays: Arrays
     ) -> None:
-        """Keeps a public state, before the release that leads to it enters the log."""
+        """Keeps the public state after a round, and lets older ones go."""
         data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
         here = STATE.c.terms_hash == terms_hash
         key = (here, STATE.c.round == round_number, STATE.c.model == model.hex())
@@ -180,8 +180,14 @@ class StudyStore:
                     terms_hash=terms_hash, round=round_number, model=model.hex(), data=data
                 )
             )
-            old = STATE.c.round <= round_number - KEPT_STATES
-            connection.execute(delete(STATE).where(here, old))
+            kept = select(STATE.c.round).where(here).order_by(STATE.c.round.desc())
+            newest = [row[0] for row in connection.execute(kept.limit(KEPT_STATES)).all()]
+            connection.execute(delete(STATE).where(here, STATE.c.round.not_in(newest)))
+
+    def rounds_kept(self, terms_hash: TermsHash) -> list[int]:
+        """Rounds after which the public state is here, newest first."""
+        query = select(STATE.c.round).where(STATE.c.terms_hash == terms_hash).distinct()
+        return [row[0] for row in self._rows(query.order_by(STATE.c.round.desc()))]
 
     def state(
         self, terms_hash: TermsHash, round_number: int, model: str

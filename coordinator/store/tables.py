@@ -35,5 +35,4 @@ STATE: Final = Table(
     Column("model", String(64), primary_key=True),
     Column("data", LargeBinary, nullable=False),
 )
-"""The public state after a round, written before its release enters the log; the log decides which
-of them happened."""
+"""The public state after some rounds; the log says which of them happened, and its sums lead on."""
