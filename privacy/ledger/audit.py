@@ -450,7 +450,7 @@ class _Run:
                     second=figures.second,
                     publications=len(study.publications) if study else 0,
                 )
-            except TermsError as error:  # its sensitivity has no bound
+            except (EvidenceError, TermsError) as error:
                 self.findings.cannot(f"epsilon of {terms.label}: {error}")
                 continue
             self.findings.count(11, 2 * len(view.whole))

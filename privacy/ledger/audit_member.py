@@ -131,7 +131,12 @@ class MemberAudit:
             return
         self.terms[entry.hash] = terms
         self._findings.count(11, len(entry.profile_micro))
-        if wrong := check_profile(entry.profile_micro, figures_of(terms).whole):  # (11)
+        try:
+            whole = figures_of(terms).whole
+        except EvidenceError as error:
+            self._findings.add(11, self.file, str(error), entry=index)
+            return
+        if wrong := check_profile(entry.profile_micro, whole):  # (11)
             what = f"consent to {terms.label}: {wrong}"
             self._findings.add(11, self.file, what, entry=index)
 

@@ -91,12 +91,11 @@ def add_again(
     """
     findings.count(15)
     try:
-        total = _sum(bundle, folder, study, released)
-    except EvidenceError as error:
+        return decode(_sum(bundle, folder, study, released), Grid.of(study.terms))
+    except (AllianceError, OverflowError) as error:  # the protocol's numbers have 32 bits
         where = f"{folder}/opening.json"
         findings.add(15, where, f"{str(error).removeprefix(where).lstrip(': ')}")
         return None
-    return decode(total, Grid.of(study.terms))
 
 
 def _sum(bundle: Bundle, folder: str, study: Study, released: Released) -> RingVector:
@@ -278,7 +277,11 @@ def fold_again(
     sums = _sums(bundle, study, findings)
     sums |= {key: partial(np.asarray, total) for key, total in added.items()}
     published = {one.round: one for one in study.publications}
-    state, expected = fold.initial_state(terms), ""
+    try:
+        state = fold.initial_state(terms)
+    except AllianceError as error:
+        findings.add(16, FILE, f"{study.label}: {error}", entry=study.released[0].index)
+        return
     for done, released in enumerate(study.released):
         told(done, len(study.released))
         expected = model_hash(state.parameters).hex()
@@ -321,7 +324,7 @@ def _sums(bundle: Bundle, study: Study, findings: Findings) -> dict[tuple[int, i
     try:
         found = open_releases((bundle.folder / path).parent, study.terms)
         lines = [parse_canonical(line, where=path) for line in bundle.lines(path, longest=1 << 24)]
-    except EvidenceError as error:
+    except AllianceError as error:
         findings.add(16, path, str(error).removeprefix(f"{bundle.folder}/"))
         return {}
     logged = {(one.round, one.attempt): one for one in study.released}

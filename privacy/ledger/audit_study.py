@@ -39,6 +39,9 @@ TOLERANCE_MICRO: Final = 2
 EXCESS: Final = 1e-3
 """Relative; what is recorded may be that much larger than what is recomputed."""
 
+MOST_INTERVALS: Final = 20_000_000
+"""Of a composed privacy loss distribution: some hundred megabytes."""
+
 ORDERS: Final = (
     *(1 + step / 10 for step in range(1, 30)),
     *range(4, 33),
@@ -48,6 +51,9 @@ ORDERS: Final = (
 
 class Figures:
     """Epsilon of one study by two accountants that share no code.
+
+    Terms in a bundle may be anybody's: what would take more memory or digits than there are raises
+    `EvidenceError`, from either accountant.
 
     Args:
         terms: of the study.
@@ -60,6 +66,12 @@ class Figures:
 
     def profile(self, attempts: int) -> tuple[int, ...]:
         """epsilon(1..5) in millionths by privacy loss distributions; 0 attempts cost nothing."""
+        most = self.terms.privacy.max_attempts
+        if self.second[-1] / MICRO * max(most / 10, 1000) > MOST_INTERVALS:
+            raise EvidenceError(
+                f"the terms of {self.terms.label} protect nobody: epsilon(5) is "
+                f"{self.second[-1] / MICRO:g} at {most} attempts; it is not worked out exactly"
+            )
         return tuple(_micro(one) for one in self._accountant.profile(attempts).values())
 
     @property
@@ -73,6 +85,14 @@ class Figures:
 
         For one member these are ``dp_accounting``'s; for several, quadratures of the mixture.
         """
+        try:
+            return self._second_profile()
+        except (ArithmeticError, ValueError) as error:
+            raise EvidenceError(
+                f"the terms of {self.terms.label} give no figure: {error}"
+            ) from error
+
+    def _second_profile(self) -> tuple[int, ...]:
         privacy = self.terms.privacy
         noise = accounted_noise_multiplier(self.terms)
         event = dp_event.PoissonSampledDpEvent(

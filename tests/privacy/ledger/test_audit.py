@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import closing
 
 import pytest
 
+from benchmarks.ledger_campaign.small_alliance import small_terms
 from privacy.ledger.audit_study import check_profile, figures_of
 from privacy.ledger.checkpoint import Checkpoint, add_cosignatures, cosign, sign_checkpoint
 from privacy.ledger.entry import (
@@ -15,6 +17,7 @@ from privacy.ledger.entry import (
     Consent,
     Contribution,
     Failure,
+    Heads,
     Proposal,
     Publication,
     Release,
@@ -364,6 +367,31 @@ def test_figures_are_compared_against_whoever_spends():
     assert "epsilon(2) is 2" in check_profile((1_000_000, 1_999_000), real)
     assert "epsilon(1) is recorded as 1.1" in check_profile((1_100_000, 2_000_000), real)
     assert "1 figures" in check_profile((1,), real)
+
+
+@pytest.mark.parametrize(
+    ("privacy", "why"),
+    [
+        ({"noise_multiplier": 1e-9}, "give no figure|protect nobody"),
+        ({"noise_multiplier": 1e-3, "rounds": 10**6, "max_attempts": 2 * 10**6}, "protect nobody"),
+        ({"noise_multiplier": 0.5, "sampling_probability": 1.0, "rounds": 10**6,
+          "max_attempts": 2 * 10**6, "delta": 0.009}, "protect nobody"),
+    ],
+)  # fmt: skip
+def test_terms_that_nobody_can_account_for_end_nothing(tmp_path, privacy, why):
+    """They need nobody's signature to stand in a log."""
+    terms = small_terms(members=4, **privacy)
+
+    def propose(entry):
+        if isinstance(entry, Heads):
+            document = json.loads(terms.canonical())
+            return Proposal(at_ms=1, terms=document, hash=terms.hash)
+        return entry
+
+    with closing(Liar(tmp_path / "a", coordinator=propose).run()) as liar:
+        said = audit(export(liar, tmp_path / "b"))
+    assert said.sound
+    assert any(re.search(why, one) for one in said.unchecked)
 
 
 def test_findings_are_bounded_and_unchecked_sentences_said_once():
