@@ -165,7 +165,7 @@ class Database:
             raise
 
     def _undo(self, error: sqlite3.Error | None) -> None:
-        if error is not None and not isinstance(error, HARMLESS):
+        if error is not None and not _is_harmless(error):
             self._failed = str(error)
         try:
             if self._connection.in_transaction:
@@ -177,6 +177,12 @@ class Database:
         name = getattr(error, "sqlite_errorname", None) or ""
         remedy = next((REMEDIES[key] for key in REMEDIES if name.startswith(key)), "start again")
         return LedgerError(f"{self.path}: {error} {name}".rstrip() + f"; {remedy}")
+
+
+def _is_harmless(error: sqlite3.Error) -> bool:
+    # SQLITE_ERROR is a statement that makes no sense here; I/O has codes of its own.
+    name = getattr(error, "sqlite_errorname", None)
+    return isinstance(error, HARMLESS) or name == "SQLITE_ERROR"
 
 
 def make_file(path: Path, fill: Callable[[Database], None]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from benchmarks.ledger_campaign import backups, full_disk, kills, races, syscalls, writer
@@ -60,6 +62,33 @@ def test_after_one_failed_sync_nothing_is_acknowledged_until_the_file_is_opened_
     assert any("(INJECTED)" in line for line in trace)
     assert sizes == []
     assert writer.check(tmp_path / "log.sqlite", syscalls.BEFORE) in (3, 4)
+
+
+WRITTEN = re.compile(r"(?:pwrite64|ftruncate)\(\d+<(.*?)>")
+GONE = re.compile(r'unlink\("(.*?)"')
+SYNCED = re.compile(r"(?:fdatasync|fsync)\(\d+<(.*?)>")
+
+
+@needs_strace
+@pytest.mark.parametrize("step", syscalls.STEPS)
+def test_nothing_is_acknowledged_that_a_power_cut_could_take_back(step, tmp_path):
+    """D8: when a size is told, every write to the file and its write-ahead log was synced."""
+    sizes, trace = syscalls.traced(step, tmp_path, ("-y",))
+    unsynced, told = set(), 0
+    for line in trace:
+        if written := WRITTEN.match(line):
+            if not written.group(1).endswith("-shm"):  # rebuilt from the log after a crash
+                unsynced.add(written.group(1))
+        elif line.startswith("link("):
+            unsynced.add(str(tmp_path))  # the folder has a new name in it
+        elif gone := GONE.match(line):
+            unsynced.discard(gone.group(1))
+        elif synced := SYNCED.match(line):
+            unsynced.discard(synced.group(1))
+        elif line.startswith("write(") and "pipe:" in line:
+            assert unsynced == set(), line
+            told += 1
+    assert told >= len(sizes) > 0
 
 
 @needs_mount

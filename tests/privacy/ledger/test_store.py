@@ -176,9 +176,16 @@ def test_a_statement_that_is_wrong_is_an_error_of_ours_and_stops_nothing(store):
             transaction.execute("INSERT INTO beside VALUES (1)")
             transaction.execute("INSERT INTO beside VALUES (1)")
 
+    def insert_nowhere() -> None:
+        with store.transaction() as transaction:
+            transaction.append(entry(1))
+            transaction.execute("INSERT INTO nowhere VALUES (1)")
+
     for _ in range(2):
         with pytest.raises(LedgerError, match="UNIQUE"):
             insert_twice()
+        with pytest.raises(LedgerError, match="no such table"):
+            insert_nowhere()
     assert store.size == 1
     assert store.append(entry(1)) == 1
 
