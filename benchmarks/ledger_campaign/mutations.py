@@ -26,7 +26,8 @@ from benchmarks.secagg_campaign.tally import Tally
 from client_sdk.recipes.propensity import fold
 from privacy.errors import EvidenceError
 from privacy.identity import Identity
-from privacy.ledger.audit import Audit, audit_bundle
+from privacy.ledger.audit import audit_bundle
+from privacy.ledger.audit_result import Audit
 from privacy.ledger.bundle import MANIFEST, encode_manifest, hash_file
 from privacy.ledger.checkpoint import Checkpoint, sign_checkpoint
 from privacy.ledger.entry import canonical

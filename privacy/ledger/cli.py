@@ -16,7 +16,7 @@ import typer
 from privacy.errors import AllianceError, ConfigurationError, EvidenceError
 
 if TYPE_CHECKING:
-    from privacy.ledger.audit import Audit
+    from privacy.ledger.audit_result import Audit
 
 __all__ = ["app", "main"]
 
@@ -218,7 +218,7 @@ def _audit(
 
 def _words(audit: Audit) -> list[str]:
     """An audit for the terminal."""
-    from privacy.ledger.audit import NEVER
+    from privacy.ledger.audit_result import NEVER
     from privacy.ledger.audit_study import MICRO
     from privacy.ledger.findings import CHECKS
 

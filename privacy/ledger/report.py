@@ -12,7 +12,7 @@ from typing import Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from privacy.ledger.audit import NEVER, Audit, MemberView, StudyView
+from privacy.ledger.audit_result import NEVER, Audit, MemberView, StudyView
 from privacy.ledger.audit_study import MICRO
 from privacy.ledger.findings import CHECKS
 from privacy.ledger.obligations import OBLIGATIONS

@@ -9,7 +9,8 @@ from typing import Any
 
 from benchmarks.ledger_campaign.small_alliance import Member, SmallAlliance
 from client_sdk.recipes.propensity import fold
-from privacy.ledger.audit import Audit, audit_bundle
+from privacy.ledger.audit import audit_bundle
+from privacy.ledger.audit_result import Audit
 from privacy.ledger.bundle import MANIFEST, encode_manifest, hash_file
 from privacy.ledger.entry import Entry
 from privacy.ledger.export import export_bundle
