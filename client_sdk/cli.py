@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from client_sdk.joining_cli import add_commands
 from privacy.errors import AllianceError
 
 __all__ = ["app", "main"]
@@ -75,6 +76,9 @@ def score(
     settings, node = open_node(config)
     count = score_rows(model, node, output)
     typer.echo(f"{settings.member}: {count} rows scored into {output}")
+
+
+add_commands(app)
 
 
 def main() -> None:

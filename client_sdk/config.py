@@ -8,6 +8,7 @@ from pydantic import Field
 
 from client_sdk.dataset import DataSource
 from client_sdk.policy import Policy
+from client_sdk.reach import PROXY_PATTERN
 from privacy.terms import Name, StrictModel
 from protos.tls import TlsFiles
 
@@ -26,7 +27,11 @@ class NodeConfig(StrictModel):
     declared_consumers: int = Field(ge=1)
     """About how many consumers the data has, rounded to one digit; signed in the terms."""
     coordinator: str = Field(pattern=r"^.+:\d{1,5}$")
-    """Host and port; the only address this node connects to."""
+    """Host and port; the only address this node connects to, besides `enrolment`."""
+    enrolment: str | None = Field(default=None, pattern=r"^.+:\d{1,5}$")
+    """Host and port where certificates are renewed; without it somebody renews them by hand."""
+    proxy: str | None = Field(default=None, pattern=PROXY_PATTERN)
+    """An HTTP CONNECT proxy for both; without it the environment's, as `https_proxy` names it."""
     contract: Path
     """The data contract, as JSON."""
     data: DataSource

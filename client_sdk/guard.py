@@ -4,7 +4,8 @@ Checks, numbered as in the code; whatever fails is answered with a refusal whose
 public inputs only (rule R4):
  (1) the message asks for something this node does: propose, publish, or a phase of a private sum;
  (2) proposed terms are well-formed, fit grid and recipe, name this member as it declared itself,
-     and stay within its policy by its own projection;
+     and stay within its policy by its own projection; their roster names members it knows, or that
+     enough of those vouch for, as the policy demands;
  (3) a contribution is asked for under terms accepted here, for the study they name;
  (4) the public state has the terms' shape and is finite (the guarantee holds for every such one);
  (5) the attempt has a key set that is ready and unused, so that nothing leaves unmasked;
@@ -40,6 +41,7 @@ from privacy.errors import (
     TermsError,
 )
 from privacy.fixedpoint import Grid
+from privacy.identity import IdentityKey
 from privacy.secagg import Attempt, Graph, KeySets, model_hash
 from privacy.terms import Terms, TermsHash
 from protos.codec import flower_to_array
@@ -228,6 +230,13 @@ def _check_proposal(node: Node, message: Message) -> None:
         raise RequestRefusal("the proposal carries no terms")
     terms = Terms.from_json(document)  # (2)
     node.policy.check_terms(terms, own_entry=node.entry, contract=node.contract)
+    vouches = message.content.get("admissions")
+    admissions = vouches.get("vouches") if isinstance(vouches, ConfigRecord) else b""
+    node.policy.check_admissions(
+        terms,
+        admissions if isinstance(admissions, bytes) else b"",
+        own=IdentityKey(node.entry.identity),
+    )
     Grid.of(terms)
     Graph.of(terms.privacy)
     check_dimension(terms, parse(terms))

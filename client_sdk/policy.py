@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from pydantic import Field
 
 from privacy.accounting import Projection
+from privacy.admission import check_admissions
 from privacy.budget import DEFAULT_DELTA, DEFAULT_EPSILON, LARGEST_EPSILON, default_order
 from privacy.errors import PolicyRefusal
+from privacy.identity import IdentityKey
 from privacy.ledger.entry import Rule
 from privacy.terms import DataContract, IdentityText, Name, RosterEntry, StrictModel, Terms
 
@@ -76,6 +79,10 @@ class Policy(StrictModel):
     """Floor on the noise in this member's own message (rule R13)."""
     least_cohort: int = Field(default=4, ge=3)
     most_attempts: int = Field(default=10_000, ge=1)
+    admission: Literal["pinned", "countersigned"] | None = None
+    """How this member must know whom a roster names: ``pinned``: each is in ``known_members``;
+    ``countersigned``: or more than c of those vouch for it (`privacy.admission`). Without it,
+    ``pinned`` where there are any known members."""
     known_members: dict[Name, IdentityText] = Field(default_factory=dict)
     """Identity keys this member knows from elsewhere. Where there are any, a roster may name nobody
     else: then the coordinator cannot fill a cohort with members it made up."""
@@ -117,8 +124,9 @@ class Policy(StrictModel):
                 f"study {terms.study}: the roster's entry for {own_entry.name} is not the one "
                 "this member declared"
             )
-        for entry in terms.roster:
-            if self.known_members and self.known_members.get(entry.name) != entry.identity:
+        pinned = self.admission == "pinned" or (self.known_members and self.admission is None)
+        for entry in terms.roster if pinned else ():
+            if entry != own_entry and self.known_members.get(entry.name) != entry.identity:
                 raise PolicyRefusal(
                     f"study {terms.study}: {entry.name} with identity {entry.identity[:16]} is not "
                     "among this member's known_members; compare keys with it, then add it"
@@ -128,6 +136,20 @@ class Policy(StrictModel):
                 f"study {terms.study}: its data contract is not {contract.name} version "
                 f"{contract.version} as this member holds it"
             )
+
+    def check_admissions(self, terms: Terms, admissions: bytes, *, own: IdentityKey) -> None:
+        """Refuses a roster with members that nobody whom this one knows vouches for.
+
+        Args:
+            terms: as proposed.
+            admissions: the vouches that came with them.
+            own: this member's identity.
+
+        Raises:
+            PolicyRefusal: naming the first such member.
+        """
+        if self.admission == "countersigned":
+            check_admissions(terms, admissions, own=own, known=self.known_members)
 
     def check_cost(self, terms: Terms, projection: Projection) -> None:
         """Refuses terms whose projected cost exceeds this policy.

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from client_sdk.canaries import read_canaries
 from client_sdk.config import NodeConfig
+from client_sdk.credentials import Credentials
 from client_sdk.dataset import load
 from client_sdk.journal import SqliteJournal
 from client_sdk.node import Node
@@ -195,7 +196,14 @@ async def serve(config: NodeConfig, node: Node) -> None:
 
     from client_sdk.app import answerer, make_client_app
 
-    tls = config.tls.read()
+    credentials = Credentials(
+        config.tls,
+        member=config.member,
+        identity=Identity.from_pem(read_secret(config.identity)),
+        enrolment=config.enrolment,
+        proxy=config.proxy,
+    )
+    await asyncio.to_thread(credentials.refresh)
     if not isinstance(node.journal, SqliteJournal) or node.identity is None:
         raise ConfigurationError("a node on the link needs a journal on disk and an identity")
     journal = node.journal
@@ -205,12 +213,14 @@ async def serve(config: NodeConfig, node: Node) -> None:
     )
     session = Session(
         config.coordinator,
-        tls,
+        credentials.material,
         answerer(make_client_app(lambda _: node), context),
         most_task_bytes=lambda: 4 * journal.largest_dimension,
         software=_software(),
+        proxy=config.proxy,
     )
     settle()
+    keeping = asyncio.create_task(credentials.keep(session.reconnect))
     running = asyncio.ensure_future(session.run())
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -219,6 +229,8 @@ async def serve(config: NodeConfig, node: Node) -> None:
         await running
     except asyncio.CancelledError:
         _LOG.info("stopped")
+    finally:
+        keeping.cancel()
 
 
 def _software() -> str:

@@ -19,7 +19,9 @@ from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from client_sdk.recipes.model_file import encode_model, write_model
+from coordinator.authority import ServerCertificate
 from coordinator.config import CoordinatorConfig
+from coordinator.enrolment import admissions_of, admittance_of, serve_enrolment
 from coordinator.evidence import Evidence
 from coordinator.grid import COORDINATOR_NODE_ID, LinkGrid
 from coordinator.monitor import Listening, Monitor, Sink
@@ -83,7 +85,7 @@ async def run(config: CoordinatorConfig, sinks: Sequence[Sink]) -> None:
         RoundFailed: if the study could not go on.
     """
     terms = read_terms(config.study)
-    tls = config.tls.read()
+    tls = config.credentials()
     models = _folder(config.state / "models")
     with contextlib.ExitStack() as stack:
         studies = stack.enter_context(StudyStore(config.database_url))
@@ -108,6 +110,7 @@ async def run(config: CoordinatorConfig, sinks: Sequence[Sink]) -> None:
             deadlines=config.deadlines,
             transport=TRANSPORT,
             studies=studies,
+            admissions=admissions_of(config.enrolment),
         )
         await _serve(config, terms, tls, strategy, monitor)
 
@@ -115,15 +118,20 @@ async def run(config: CoordinatorConfig, sinks: Sequence[Sink]) -> None:
 async def _serve(
     config: CoordinatorConfig,
     terms: Terms,
-    tls: TlsMaterial,
+    tls: TlsMaterial | ServerCertificate,
     strategy: PrivateSumStrategy,
     monitor: Monitor,
 ) -> None:
     """Opens the port and runs the strategy as Flower's ServerApp."""
     names = [entry.name for entry in terms.roster]
+    admittance = admittance_of(config.enrolment)
     service = ExchangeService(
-        frozenset(names), monitor, reconnect_grace_s=config.deadlines.reconnect_grace_s
+        frozenset(names),
+        monitor,
+        reconnect_grace_s=config.deadlines.reconnect_grace_s,
+        admittance=admittance,
     )
+    enrolling = await serve_enrolment(config.enrolment, admittance, service.expel)
     server, address = await start_server(service, config.listen, tls)
     health = await serve_health(config.operations.health)
     monitor.emit(Listening(address))
@@ -147,6 +155,7 @@ async def _serve(
         await asyncio.to_thread(app, grid, context)
     finally:
         service.close()
+        await enrolling.stop()
         await server.stop(grace=0.5)
         if health is not None:
             await health.stop(grace=None)

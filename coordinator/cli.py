@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from coordinator.membership_cli import add_commands
 from privacy.errors import AllianceError
 
 __all__ = ["app", "main"]
@@ -108,6 +109,9 @@ def throw_away_authority(
         key.chmod(0o600)
         key.write_bytes(issued.key)
     typer.echo(f"{folder}: {', '.join(sides)}; valid for {days} days")
+
+
+add_commands(app)
 
 
 def main() -> None:

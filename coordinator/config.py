@@ -7,8 +7,10 @@ from typing import Final
 
 from pydantic import Field
 
+from coordinator.authority import EnrolmentConfig, ServerCertificate
+from privacy.errors import ConfigurationError
 from privacy.terms import StrictModel
-from protos.tls import TlsFiles
+from protos.tls import TlsFiles, TlsMaterial
 
 __all__ = ["CoordinatorConfig", "Deadlines", "EvidenceConfig", "Operations"]
 
@@ -57,7 +59,10 @@ class CoordinatorConfig(StrictModel):
     """The terms, as JSON."""
     state: Path
     """Folder for the log, its key, published models and rounds kept for an auditor."""
-    tls: TlsFiles
+    tls: TlsFiles | None = None
+    """Certificates made elsewhere; not needed where this coordinator has an authority."""
+    enrolment: EnrolmentConfig | None = None
+    """The authority kept here, and the port where members join and renew."""
     deadlines: Deadlines = Deadlines()
     evidence: EvidenceConfig = EvidenceConfig()
     operations: Operations = Operations()
@@ -69,12 +74,28 @@ class CoordinatorConfig(StrictModel):
         """Where studies are kept."""
         return self.database or f"sqlite:///{(self.state / 'coordinator.sqlite').absolute()}"
 
+    def credentials(self) -> TlsMaterial | ServerCertificate:
+        """What the port shows members: one that renews itself, or what files hold.
+
+        Raises:
+            ConfigurationError: if there is neither, or the files are not usable.
+        """
+        if self.enrolment is not None:
+            return ServerCertificate.of(self.enrolment)
+        if self.tls is None:
+            raise ConfigurationError(
+                "coordinator.toml has neither [enrolment] nor [tls]; a coordinator without TLS "
+                "does not start"
+            )
+        return self.tls.read()
+
     def relative_to(self, folder: Path) -> CoordinatorConfig:
         """The same with its paths resolved against ``folder``."""
         return self.model_copy(
             update={
                 "study": folder / self.study,
                 "state": folder / self.state,
-                "tls": self.tls.relative_to(folder),
+                "tls": self.tls.relative_to(folder) if self.tls else None,
+                "enrolment": self.enrolment.relative_to(folder) if self.enrolment else None,
             }
         )

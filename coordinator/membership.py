@@ -1,4 +1,4 @@
-"""Who may open a stream: a roster name in a verified certificate, and a hello."""
+"""Who may open a stream: a roster name in a verified certificate, still admitted, and a hello."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from coordinator.admittance import Admittance
 from coordinator.rpc_errors import Denied
 from privacy.certificates import common_name
 from protos.alliance.v1 import exchange_pb2 as wire
@@ -21,14 +22,17 @@ Context = grpc.aio.ServicerContext[wire.MemberFrame | ReceivedChunk, wire.Coordi
 """One stream, as the server's side of gRPC gives it."""
 
 
-def authenticate(context: Context, roster: Container[str]) -> str:
-    """The member's name from its verified certificate, before a message is read.
+def authenticate(
+    context: Context, roster: Container[str], admittance: Admittance | None = None
+) -> tuple[str, bytes]:
+    """The member's name, and its verified certificate (PEM), before a message is read.
 
     The certificate is parsed here: gRPC's own field for the common name stops at a NUL and hides a
     second name.
 
     Raises:
-        Denied: without TLS 1.3 and a client certificate, or if the roster lacks the name.
+        Denied: without TLS 1.3 and a client certificate, if the roster lacks the name, or if the
+            registry says no.
     """
     authenticated = context.auth_context()
     version = next(iter(authenticated.get("ssl_tls_version", ())), b"")
@@ -38,7 +42,10 @@ def authenticate(context: Context, roster: Container[str]) -> str:
     name = common_name(certificates[0])
     if name not in roster:
         raise Denied("not_in_roster")
-    return name
+    refusal = admittance.refusal(name, certificates[0]) if admittance else None
+    if refusal is not None:
+        raise Denied("not_admitted" if refusal.lasting else "not_now", refusal.sentence)
+    return name, certificates[0]
 
 
 async def greet(member: str, context: Context) -> None:

@@ -10,7 +10,9 @@ from privacy.errors import LinkError
 
 __all__ = ["REASONS", "Denied", "Reason", "denial"]
 
-Reason = Literal["not_mutual_tls", "not_in_roster", "no_hello", "other_protocol"]
+Reason = Literal[
+    "not_mutual_tls", "not_in_roster", "not_admitted", "not_now", "no_hello", "other_protocol"
+]
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 
 _TABLE: Final[dict[Reason, tuple[grpc.StatusCode, str]]] = {
@@ -22,6 +24,11 @@ _TABLE: Final[dict[Reason, tuple[grpc.StatusCode, str]]] = {
         grpc.StatusCode.PERMISSION_DENIED,
         "the name in this certificate is not in the roster; ask the operator to admit it",
     ),
+    "not_admitted": (
+        grpc.StatusCode.PERMISSION_DENIED,
+        "this member may not connect",
+    ),
+    "not_now": (grpc.StatusCode.UNAVAILABLE, "this member may not connect now"),
     "no_hello": (
         grpc.StatusCode.INVALID_ARGUMENT,
         "the first frame must be a hello, within ten seconds",
@@ -36,11 +43,11 @@ _TABLE: Final[dict[Reason, tuple[grpc.StatusCode, str]]] = {
 class Denied(LinkError):
     """A stream is refused before anything of it is used."""
 
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(_TABLE[reason][1])
+    def __init__(self, reason: Reason, because: str = "") -> None:
+        super().__init__(_TABLE[reason][1] + (f": {because}" if because else ""))
         self.reason: Reason = reason
 
 
 def denial(error: Denied) -> tuple[grpc.StatusCode, str]:
     """What the refused side is told."""
-    return _TABLE[error.reason]
+    return _TABLE[error.reason][0], str(error)

@@ -6,6 +6,8 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from coordinator.authority import ServerCertificate
+from coordinator.server_credentials import renewing_credentials
 from coordinator.service import ExchangeService
 from privacy.errors import ConfigurationError
 from protos.frames import member_frame, serialized
@@ -16,7 +18,7 @@ __all__ = ["serve_health", "start_server"]
 
 
 async def start_server(
-    service: ExchangeService, listen: str, tls: TlsMaterial
+    service: ExchangeService, listen: str, tls: TlsMaterial | ServerCertificate
 ) -> tuple[grpc.aio.Server, str]:
     """Opens the port: mutual TLS, capped frames, keepalive; the server and its address.
 
@@ -40,9 +42,12 @@ async def start_server(
     )
     handlers = grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler})
     server.add_generic_rpc_handlers((handlers,))
-    credentials = grpc.ssl_server_credentials(
-        [(tls.key, tls.certificate)], tls.authority, require_client_auth=True
-    )
+    if isinstance(tls, ServerCertificate):
+        credentials = renewing_credentials(tls, members_only=True)
+    else:
+        credentials = grpc.ssl_server_credentials(
+            [(tls.key, tls.certificate)], tls.authority, require_client_auth=True
+        )
     try:
         port = server.add_secure_port(listen, credentials)
     except RuntimeError as error:

@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from coordinator.admittance import Admittance
 from coordinator.exchange import Absent, Answered, Check, Exchange, Outcome, Outgoing, Refused
 from coordinator.membership import Context, authenticate, greet
 from coordinator.monitor import MemberFaulted, MemberJoined, MemberLeft, MemberRefused, Monitor
@@ -40,6 +41,7 @@ class _Connection:
     """One member's stream. The queue is unbounded in items, but each refers to shared bytes."""
 
     member: str
+    certificate: bytes
     outgoing: asyncio.Queue[wire.CoordinatorFrame | Exchange | None] = field(
         default_factory=asyncio.Queue
     )
@@ -67,12 +69,19 @@ class ExchangeService:
         roster: names that may connect, as their certificates give them.
         monitor: is told who comes, goes and misbehaves.
         reconnect_grace_s: an absent member is waited for this long, not for the whole deadline.
+        admittance: the registry's say on who may connect; without one the roster's is enough.
     """
 
     def __init__(
-        self, roster: Container[str], monitor: Monitor, *, reconnect_grace_s: float = 1.0
+        self,
+        roster: Container[str],
+        monitor: Monitor,
+        *,
+        reconnect_grace_s: float = 1.0,
+        admittance: Admittance | None = None,
     ) -> None:
         self._roster = roster
+        self._admittance = admittance
         self._monitor = monitor
         self._grace_s = reconnect_grace_s
         self._connections: dict[str, _Connection] = {}
@@ -191,6 +200,14 @@ class ExchangeService:
                 self._connections[member].reject(exchange.key, f"{exchange.key} is over")
         exchange.end()
 
+    def expel(self) -> None:
+        """Ends streams of members that may not connect any more; they are told when they try."""
+        for connection in list(self._connections.values()):
+            if self._admittance and self._admittance.refusal(
+                connection.member, connection.certificate
+            ):
+                self._leave(connection)
+
     def close(self) -> None:
         """Ends every stream; members will try to come back."""
         for connection in self._connections.values():
@@ -204,13 +221,13 @@ class ExchangeService:
         Frames are read from the context: gRPC's iterator would hold on to each until the next one.
         """
         try:
-            member = authenticate(context, self._roster)
+            member, certificate = authenticate(context, self._roster, self._admittance)
             await greet(member, context)
         except Denied as reason:
             status, sentence = denial(reason)
             await context.abort(status, sentence)
             return
-        connection = _Connection(member)
+        connection = _Connection(member, certificate)
         if (previous := self._connections.get(member)) is not None:
             self._leave(previous)  # the newer stream wins: the older one is half open
         self._connections[member] = connection
