@@ -24,13 +24,17 @@ from coordinator.config import CoordinatorConfig
 from coordinator.enrolment import admissions_of, admittance_of, serve_enrolment
 from coordinator.evidence import Evidence
 from coordinator.grid import COORDINATOR_NODE_ID, LinkGrid
+from coordinator.mirror import Mirror
 from coordinator.monitor import Listening, Monitor, Sink
+from coordinator.resumption import Resumption
 from coordinator.server import serve_health, start_server
 from coordinator.service import ExchangeService
 from coordinator.status import StatusFile
 from coordinator.store import StudyStore
 from coordinator.strategy import PrivateSumStrategy
+from coordinator.witnessing import Ledgers
 from privacy.errors import ConfigurationError
+from privacy.ledger.passport import make_passport
 from privacy.secagg import model_hash
 from privacy.terms import Terms
 from protos.memory import settle
@@ -92,6 +96,8 @@ async def run(config: CoordinatorConfig, sinks: Sequence[Sink]) -> None:
         monitor = Monitor(*sinks, StatusFile(config.state / "status.json"), *_metrics(config))
         evidence = Evidence(config.state, terms.alliance, keep_bytes=config.evidence.keep_bytes)
         stack.callback(evidence.close)
+        resumption = Resumption(terms, evidence, studies)
+        stack.callback(resumption.close)
         studies.propose(terms, now_ms=time.time_ns() // 1_000_000)
 
         def publish(parameters: npt.NDArray[np.float32], round_number: int, last: bool) -> str:
@@ -103,13 +109,20 @@ async def run(config: CoordinatorConfig, sinks: Sequence[Sink]) -> None:
             write_model(path, data)
             return str(path)
 
+        def certify() -> None:
+            index = max(evidence.told(terms).files.values())
+            passport = make_passport(evidence.store, evidence.identity, publication=index)
+            write_model(models / f"{terms.study}.passport.json", passport)
+
         strategy = PrivateSumStrategy(
             terms,
             monitor=monitor,
             publish=publish,
             deadlines=config.deadlines,
             transport=TRANSPORT,
-            studies=studies,
+            certify=certify,
+            ledgers=Ledgers(evidence, Mirror(evidence.store, terms.alliance)),
+            resumption=resumption,
             admissions=admissions_of(config.enrolment),
         )
         await _serve(config, terms, tls, strategy, monitor)
