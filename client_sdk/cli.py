@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 from pathlib import Path
@@ -62,6 +63,19 @@ def check(config: ConfigFile) -> None:
         f"{settings.member}: {len(node.dataset.consumer_ids)} consumers fit the contract "
         f"{node.contract.name} version {node.contract.version}"
     )
+
+
+@app.command()
+def budget(
+    config: ConfigFile,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+) -> None:
+    """Says what all studies together may cost, have cost and will cost; connects to nobody."""
+    from client_sdk.budget_report import budget_report, budget_text, read_budget
+
+    member, account = read_budget(config)
+    report = budget_report(member, account)
+    typer.echo(json.dumps(report) if as_json else budget_text(report))
 
 
 @app.command()

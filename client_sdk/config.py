@@ -42,6 +42,11 @@ class NodeConfig(StrictModel):
     canaries: Path | None = None
     """An auditor's file of canaries; the policy must name that auditor in ``auditor_keys``."""
 
+    @property
+    def origin(self) -> str:
+        """Of this member's ledger."""
+        return f"{self.alliance}/member/{self.member}"
+
     def relative_to(self, folder: Path) -> NodeConfig:
         """The same with its paths resolved against ``folder``."""
         return self.model_copy(

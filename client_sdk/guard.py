@@ -70,7 +70,10 @@ REFUSALS: Final[dict[type[AllianceError], int]] = {
 }
 """Errors whose words depend on public inputs only and may leave, with their codes."""
 
-AHEAD_ACTIONS: Final = ("train.advertise", "train.share", "train.deliver")
+AHEAD_ACTIONS: Final = (
+    "train.advertise", "train.share", "train.deliver",
+    "train.reserve", "train.witness", "train.grant",
+)  # fmt: skip
 
 SILENT: Final = (99, "this member cannot answer; its own log says why")
 """All that is said of any other error."""
@@ -214,7 +217,8 @@ def _check(node: Node, message: Message) -> None:
         if node.identity is not None:  # (5)
             node.masking(terms).check(attempt_of(message))
         number, attempt = round_of(message)
-        node.journal.grant(terms, size=node.journal.reserve(terms, ahead=1))
+        if node.witnessing is None:  # nobody vouches for a log that does not exist
+            node.journal.grant(terms, size=node.journal.reserve(terms, ahead=1))
         node.journal.check(terms, round_number=number, attempt=attempt)  # (6)
     elif action == "train.publish":
         parameters(message, accepted_terms(node, message))

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from privacy.accounting import Projection
 from privacy.admission import check_admissions
-from privacy.budget import DEFAULT_DELTA, DEFAULT_EPSILON, LARGEST_EPSILON, default_order
+from privacy.budget import (
+    DEFAULT_DELTA,
+    DEFAULT_EPSILON,
+    LARGEST_EPSILON,
+    LARGEST_ORDER,
+    default_order,
+)
 from privacy.errors import PolicyRefusal
 from privacy.identity import IdentityKey
 from privacy.ledger.entry import Rule
@@ -27,7 +33,9 @@ class Budget(StrictModel):
 
     epsilon: float = Field(default=DEFAULT_EPSILON, ge=1e-6, le=LARGEST_EPSILON)
     delta: float = Field(default=DEFAULT_DELTA, ge=1e-9, lt=0.01)
-    orders: tuple[float, ...] = Field(default=(), max_length=16)
+    orders: tuple[Annotated[float, Field(gt=1, le=LARGEST_ORDER)], ...] = Field(
+        default=(), max_length=16
+    )
     """Rényi orders that the sum is kept at; all must hold. By default one that suits epsilon and
     delta. They are fixed before the first study."""
     renewal_days: int = Field(default=0, ge=0, le=36_500)

@@ -24,6 +24,7 @@ from client_sdk.journal import SqliteJournal
 from client_sdk.node import Node
 from client_sdk.recipes.model_file import load_model, save_model
 from client_sdk.session import Session
+from client_sdk.witnessing import Witnessing
 from privacy.errors import BudgetRefusal, ConfigurationError, DataError, RecipeError
 from privacy.fixedpoint import SHARE_SCALE
 from privacy.identity import Identity, IdentityKey
@@ -35,6 +36,7 @@ from protos.memory import settle
 
 __all__ = [
     "forbid_core_dumps",
+    "ledger_path",
     "make_identity",
     "open_journal",
     "open_node",
@@ -91,6 +93,11 @@ def make_identity(path: Path) -> IdentityKey:
     return identity.public
 
 
+def ledger_path(config: NodeConfig) -> Path:
+    """Where this member's ledger is."""
+    return config.state / "ledger.sqlite"
+
+
 def open_journal(config: NodeConfig) -> SqliteJournal:
     """This member's ledger, which is made if there is none, with a key of its own.
 
@@ -111,8 +118,8 @@ def open_journal(config: NodeConfig) -> SqliteJournal:
             "begin in a state folder of its own, with a budget that leaves room for it"
         )
     return SqliteJournal(
-        config.state / "ledger.sqlite",
-        origin=f"{config.alliance}/member/{config.member}",
+        ledger_path(config),
+        origin=config.origin,
         key=read_or_make_key(config.state / "ledger.pem"),
         software=_software(),
     )
@@ -179,7 +186,10 @@ def open_node(path: Path, *, spending: bool = False) -> tuple[NodeConfig, Node]:
         save_model(target, terms, parameters, round_number=terms.privacy.rounds)
         _LOG.info("kept the model of study %s", terms.study)
 
-    node = Node(entry, config.policy, contract, dataset, journal, keep_model, identity, canaries)
+    node = Node(
+        entry, config.policy, contract, dataset, journal, keep_model, identity, canaries,
+        Witnessing(journal, entry.name),
+    )  # fmt: skip
     for terms in journal.accepted:
         node.enrolment(terms)  # now, so that no attempt's time tells how many there are
     return config, node

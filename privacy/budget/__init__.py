@@ -9,7 +9,13 @@ from privacy.budget.limits import (
     epsilon_micro,
     limits_of,
 )
-from privacy.budget.rdp import LARGEST_EPSILON, attempt_costs, failure_atto, mixture_rdp
+from privacy.budget.rdp import (
+    LARGEST_EPSILON,
+    LARGEST_ORDER,
+    attempt_costs,
+    failure_atto,
+    mixture_rdp,
+)
 from privacy.budget.room import MEMBERS, Room, StudyAccount, StudyCost
 from privacy.budget.study import StudySpend
 
@@ -17,6 +23,7 @@ __all__ = [
     "DEFAULT_DELTA",
     "DEFAULT_EPSILON",
     "LARGEST_EPSILON",
+    "LARGEST_ORDER",
     "MEMBERS",
     "Account",
     "Limits",

@@ -3,10 +3,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from client_sdk.policy import Policy
+from benchmarks.demo.study import demo_identities, demo_terms
+from client_sdk.policy import Budget, Policy
 from privacy.accounting import Projection
-from privacy.errors import PolicyRefusal, TermsError
+from privacy.budget import Account, limits_of
+from privacy.errors import BudgetRefusal, PolicyRefusal, TermsError
+from privacy.ledger.entry import Opened
 from privacy.terms import Terms
 from tests.conftest import make_contract, make_terms
 
@@ -63,3 +67,47 @@ def test_a_roster_without_this_member_is_refused() -> None:
     stranger = OWN.model_copy(update={"name": "somebody-else"})
     with pytest.raises(TermsError, match="somebody-else: not in the roster"):
         check(make_terms(), own_entry=stranger)
+
+
+def test_the_default_budget_fits_two_studies_like_the_demos_and_not_three() -> None:
+    study = demo_terms(demo_identities())
+    account = Account()
+    origin = f"{study.alliance}/member/{study.roster[0].name}"
+    account.apply(Opened(at_ms=0, origin=origin, key="0" * 64, software="test"))
+    account.apply(Budget().rule())
+    (one, five) = account.projection(study).takes_nano
+    room = account.rooms[1].left_nano
+    assert 2 * five <= room < 3 * five
+    assert 50 * one <= room
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"epsilon": float("nan")}, {"epsilon": float("inf")}, {"epsilon": 1e308}, {"epsilon": -1.0},
+        {"epsilon": 0.0}, {"epsilon": 31.0}, {"delta": 0.0}, {"delta": -1e-5}, {"delta": 0.01},
+        {"delta": 1e-10}, {"delta": float("nan")}, {"renewal_days": -1}, {"renewal_days": 1.5},
+        {"renewal_column": "a b"}, {"unknown": 1},
+    ],
+)  # fmt: skip
+def test_budgets_out_of_range_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Budget(**values)
+
+
+def test_a_budget_becomes_the_whole_units_below_it() -> None:
+    rule = Budget(epsilon=2.0000019, delta=1.0e-5, renewal_days=365, renewal_column="seen").rule(7)
+    assert (rule.epsilon_micro, rule.delta_billionths, rule.at_ms) == (2_000_001, 10_000, 7)
+    assert (rule.renewal_days, rule.renewal_column) == (365, "seen")
+    for epsilon in (0.3, 1.1, 4.35, 9.7):
+        assert Budget(epsilon=epsilon).rule().epsilon_micro == round(epsilon * 1e6)
+    assert Budget(orders=(2.5, 3.125)).rule().orders_thousandths == (2500, 3125)
+
+
+@pytest.mark.parametrize("order", [0.0, -1.0, 1.0, float("nan"), float("inf"), 1e308, 2000.0])
+def test_orders_out_of_range_are_refused(order: float) -> None:
+    def limits() -> None:
+        limits_of(Budget(orders=(order,)).rule())
+
+    with pytest.raises((ValidationError, BudgetRefusal)):
+        limits()

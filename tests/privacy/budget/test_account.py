@@ -297,6 +297,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.spent = [0, 0]
         self.lifetime = 0
         self.used: set[tuple[str, int]] = set()
+        self.void: dict[str, int] = {}
         self.period = 1
 
     def offer(self, entry: Any, then: Callable[[], None] = lambda: None) -> None:
@@ -337,7 +338,7 @@ class AnyOrder(RuleBasedStateMachine):
     @step(terms=st.sampled_from(STUDIES), number=st.integers(1, 8), attempt=st.integers(1, 2))
     def contribute(self, terms: Terms, number: int, attempt: int) -> None:
         def then() -> None:
-            assert number in self.taken[terms.hash]
+            assert number in self.taken[terms.hash][self.void.get(terms.hash, 0) :]
             assert (terms.hash, number) not in self.used
             self.used.add((terms.hash, number))
 
@@ -358,6 +359,7 @@ class AnyOrder(RuleBasedStateMachine):
         def then() -> None:
             assert at >= self.account.period_from_ms
             self.now, self.spent, self.period = at, [0, 0], self.period + 1
+            self.void = {terms: len(numbers) for terms, numbers in self.taken.items()}
 
         self.offer(renewal(self.period + 1, at), then)
 
