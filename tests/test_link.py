@@ -351,7 +351,7 @@ def test_a_stream_that_waits_holds_no_frame(certificates: Certificates) -> None:
             await member.until("receipt")
             await asking
             gc.collect()
-            held = [one for one in gc.get_objects() if isinstance(one, ReceivedChunk)]
+            held = [one for one in gc.get_objects() if type(one) is ReceivedChunk]
             assert held == []
             waiting = [
                 value

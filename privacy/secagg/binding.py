@@ -183,7 +183,7 @@ class Setup:
 
 def u32(*numbers: int) -> bytes:
     """Unsigned 32-bit integers, big-endian."""
-    return b"".join(number.to_bytes(4) for number in numbers)
+    return b"".join([number.to_bytes(4) for number in numbers])
 
 
 def digest(purpose: str, *parts: bytes | memoryview) -> bytes:
@@ -221,7 +221,7 @@ def share_hash(
         salt: 16 secret bytes.
         share: 33 bytes.
     """
-    return digest(f"share/{kind}", keys, u32(dealer, holder, key_set), salt, share)
+    return digest(f"share/{kind}", keys + u32(dealer, holder, key_set) + salt + share)
 
 
 def sealing_key(secret: bytes, keys: bytes, *, dealer: int, holder: int) -> bytes:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -328,6 +329,7 @@ class Unmasking:
         self._privacy = cohort.setup.terms.privacy
         self._contributed: set[int] = set()
         self._lists: Lists | None = None
+        self._lists_body = b""
         self._confirmed: dict[int, bytes] = {}
         self._signatures: bytes | None = None
         self._answered: set[int] = set()
@@ -370,7 +372,8 @@ class Unmasking:
             self._enough(self._contributed, self._privacy.least_survivors, "contributed")
             dropped = set(self.cohort.members) - self._contributed
             self._lists = Lists(tuple(sorted(self._contributed)), tuple(sorted(dropped)))
-        return self._lists.encode()
+            self._lists_body = self._lists.encode()
+        return self._lists_body
 
     def take_confirmation(self, member: str, signature: bytes) -> None:
         """Takes a survivor's signature over the lists.
@@ -415,10 +418,8 @@ class Unmasking:
         self._answered.add(index)
         with _faults(member, self.attempt, "unmask"):
             entries = Revealed.decode(body).entries
-        due = {dealer for dealer, hashes in self.cohort.hashes.items() if index in hashes}
-        missing = due & set(self.cohort.members) - self.cohort.complaints[index] - {
-            dealer for dealer, _, _ in entries
-        }
+        said = {dealer for dealer, _, _ in entries}
+        missing = self._dealers[index] - self.cohort.complaints[index] - said
         bad = [
             self._setup.name(dealer) if dealer in self.cohort.members else f"index {dealer}"
             for dealer, share, salt in entries
@@ -531,6 +532,15 @@ class Unmasking:
                 # The survivor added this mask if its index is the lower one; undo that.
                 (subtract if other < index else add).append(seed)
         return add, subtract
+
+    @cached_property
+    def _dealers(self) -> Mapping[int, set[int]]:
+        """By holder, the members that dealt it shares."""
+        dealers: dict[int, set[int]] = {index: set() for index in self.cohort.members}
+        for dealer in self.cohort.members:
+            for holder in self.cohort.hashes.get(dealer, {}):
+                dealers.setdefault(holder, set()).add(dealer)
+        return dealers
 
     def _neighbours(self, index: int) -> set[int]:
         """Members that share a mask with ``index``: it drew them, or they drew it."""
