@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -222,7 +222,8 @@ def make_file(path: Path, fill: Callable[[Database], None]) -> None:
         ) from error
     finally:
         for name in (temporary.name, f"{temporary.name}-wal", f"{temporary.name}-shm"):
-            temporary.with_name(name).unlink(missing_ok=True)
+            with suppress(OSError):  # whatever kept it from being made keeps it from being there
+                temporary.with_name(name).unlink()
 
 
 def _sync_folder(folder: Path) -> None:
