@@ -7,6 +7,7 @@ whether the alliance still takes this member for one. It changes nothing, here o
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import secrets
@@ -82,12 +83,12 @@ def examine(
     for check, address in (("coordinator", config.coordinator), ("enrolment", config.enrolment)):
         if address is not None:
             findings += _way_to(check, address, config.proxy, authority, clock())
+    if any(one.check == "clock" for one in findings):
+        return findings  # no connection is possible before it is set
     blocked = any(f.outcome == "wrong" and f.check.startswith("enrolment") for f in findings)
     if config.enrolment is None or not authority or blocked:
-        findings.append(
-            Finding("clock", "unsure", "cannot be compared without the enrolment service")
-        )
-        return findings
+        unsure = "cannot be compared without the enrolment service"
+        return [*findings, Finding("clock", "unsure", unsure)]
     return [*findings, *_with_the_service(config, config.enrolment, authority, clock)]
 
 
@@ -133,7 +134,8 @@ def _room(state: Path) -> None:
             "state folder"
         ) from error
     finally:
-        probe.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            probe.unlink()
     if free < LEAST_FREE_BYTES:
         raise ConfigurationError(
             f"{state}: its disk has {free >> 20} MiB left; free {LEAST_FREE_BYTES >> 20} MiB"
@@ -244,10 +246,11 @@ def _judge_server(
         )
     if not server.not_before <= now < server.not_after:
         return Finding(
-            check,
+            "clock",
             "wrong",
             f"the coordinator's certificate is valid from {_time(server.not_before)} to "
-            f"{_time(server.not_after)}, this machine's clock says {_time(now)}; set the clock",
+            f"{_time(server.not_after)}, this machine's clock says {_time(now)}; set it, with NTP "
+            "if you can",
         )
     return Finding(check, "good", "TLS 1.3, with a certificate of this alliance's authority")
 

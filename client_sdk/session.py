@@ -133,7 +133,11 @@ class Session:
         self._end_if_quiet()
 
     def _end_if_quiet(self) -> None:
-        if self._is_stale and not (self._working or self._announced or self._incoming):
+        waiting = any(  # for Clear; an answer without arrays waits for nothing
+            key in self._asked and key in self._answers and self._answers[key].buffers
+            for key in self._announced
+        )
+        if self._is_stale and not (self._working or self._incoming or waiting):
             self._outgoing.put_nowait(None)  # after what is being written
 
     async def run(self) -> None:
