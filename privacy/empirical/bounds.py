@@ -19,16 +19,15 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import binom, norm
 
 from privacy.empirical.gaussian import LARGEST_MU, gaussian_epsilon, sampled_epsilon
+from privacy.empirical.response import canary_energy, response
 from privacy.empirical.scores import Scores
 
 __all__ = [
     "Guesses",
-    "Response",
     "fitted_gaussian",
     "guessed",
     "guessed_gaussian",
     "plan_guesses",
-    "response",
 ]
 
 LARGEST_EPSILON = 20.0
@@ -225,50 +224,6 @@ def _refutes(mu: float, count: int, guesses: int, correct: int, error: float) ->
     return False
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
-    """How far a sampled canary moves the releases, in units of C; 1 for one of norm C or more.
-
-    Args:
-        value: mean over canaries and releases, weighted by precision.
-        error: its standard error.
-        values: per member and release, shape (members, releases).
-        errors: their standard errors; infinite where the member is not in the release.
-    """
-
-    value: float
-    error: float
-    values: Floats
-    errors: Floats
-
-
-def response(scores: Scores) -> Response:
-    """The canaries' response, by regression of each release on the sum of included directions.
-
-    A canary that took part with probability q adds q times its direction on average, so the
-    inner product with the sum of a member's n included directions, of squared norm E, has mean
-    q a E and variance V E + a^2 q (1 - q) n.
-    """
-    q = scores.sampling_probability
-    values = np.zeros((len(scores.members), scores.releases))
-    errors = np.full(values.shape, np.inf)
-    noise = np.empty_like(values)
-    for at, member in enumerate(scores.members):
-        values[at] = member.scores[member.included].sum(axis=0) / (q * max(member.energy, 1e-9))
-        noise[at] = scores.mean_square / (q**2 * max(member.energy, 1e-9))
-    value = 1.0
-    for _ in range(2):  # the weights depend on the response, a little
-        for at, member in enumerate(scores.members):
-            participation = value**2 * (1 - q) / (q * max(1, member.taking_part))
-            errors[at, member.present] = np.sqrt(noise[at] + participation)[member.present]
-        weights = errors**-2.0
-        total = float(weights.sum())
-        if total == 0:
-            return Response(0.0, math.inf, values, errors)
-        value = float((weights * values).sum()) / total
-    return Response(value, total**-0.5, values, errors)
-
-
 def fitted_gaussian(scores: Scores, *, delta: float, error: float) -> tuple[float, float]:
     """The bound and the estimate if noise and responses are Gaussian: measure, then account.
 
@@ -315,10 +270,6 @@ def fitted_gaussian(scores: Scores, *, delta: float, error: float) -> tuple[floa
 
 def _noise_variance(scores: Scores, value: float) -> Floats:
     """Mean square of each release's coordinates less what the canaries add to it."""
-    q = scores.sampling_probability
-    variance = scores.mean_square.copy()
-    for member in scores.members:
-        pairs = q * member.taking_part + q**2 * (member.energy - member.taking_part)
-        variance -= member.present * value**2 * pairs / scores.dimension
-    floor: Floats = np.maximum(variance, 1e-12)
+    added = value**2 * canary_energy(scores) / scores.dimension
+    floor: Floats = np.maximum(scores.mean_square - added, 1e-12)
     return floor

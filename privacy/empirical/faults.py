@@ -26,8 +26,8 @@ import numpy.typing as npt
 from scipy.special import erf
 from scipy.stats import binom, chi2, norm
 
-from privacy.empirical.bounds import Response
 from privacy.empirical.releases import Released
+from privacy.empirical.response import Response
 from privacy.empirical.scores import Scores
 from privacy.fixedpoint import grid_step
 from privacy.sampling import enrolment_cap

@@ -10,7 +10,6 @@ from privacy.empirical.bounds import (
     fitted_gaussian,
     guessed,
     guessed_gaussian,
-    response,
 )
 from privacy.empirical.canaries import CanarySecret, check_dimension
 from privacy.empirical.faults import (
@@ -24,6 +23,7 @@ from privacy.empirical.faults import (
 )
 from privacy.empirical.gaussian import gaussian_mu
 from privacy.empirical.releases import Released
+from privacy.empirical.response import response
 from privacy.empirical.scores import log_likelihood_ratios, score
 from privacy.errors import EvidenceError
 from privacy.terms import Terms

@@ -36,7 +36,6 @@ class MemberScores:
         included: the coins, bool, shape (count,).
         scores: float64, shape (count, releases).
         present: whether the member is in a release, bool, shape (releases,).
-        energy: squared norm of the sum of the included unit directions, about their number.
         scale: norm of a canary's vector before clipping, in units of C.
     """
 
@@ -44,7 +43,6 @@ class MemberScores:
     included: npt.NDArray[np.bool_]
     scores: Floats
     present: npt.NDArray[np.bool_]
-    energy: float
     scale: float
 
     @property
@@ -65,6 +63,8 @@ class Scores:
             contributors, in units of C^2; shape (releases,).
         mean_square: of the coordinates of each release, same unit and shape.
         total_square: mean square of the coordinates of the sum of all releases.
+        gram: inner products of members' sums of included unit directions, shape (members,
+            members); about how many take part on the diagonal.
     """
 
     members: tuple[MemberScores, ...]
@@ -73,6 +73,7 @@ class Scores:
     expected_variance: Floats
     mean_square: Floats
     total_square: float
+    gram: Floats
 
     @property
     def releases(self) -> int:
@@ -91,7 +92,7 @@ def score(terms: Terms, secrets: Sequence[CanarySecret], releases: Sequence[Rele
     privacy = terms.privacy
     some = max(1, FLOATS_AT_ONCE // terms.dimension)
     parts: list[list[Floats]] = [[] for _ in secrets]
-    sums = [np.zeros(terms.dimension) for _ in secrets]
+    sums = np.zeros((len(secrets), terms.dimension), dtype=np.float32)
     squares: list[float] = []
     total = np.zeros(terms.dimension)
     for first in range(0, len(releases), some):
@@ -112,10 +113,9 @@ def score(terms: Terms, secrets: Sequence[CanarySecret], releases: Sequence[Rele
                 included=secret.included,
                 scores=np.concatenate(part, axis=1),
                 present=np.array([secret.member in release.contributors for release in releases]),
-                energy=float(whole @ whole) / terms.dimension,
                 scale=secret.scale,
             )
-            for secret, part, whole in zip(secrets, parts, sums, strict=True)
+            for secret, part in zip(secrets, parts, strict=True)
         ),
         dimension=terms.dimension,
         sampling_probability=privacy.sampling_probability,
@@ -124,11 +124,24 @@ def score(terms: Terms, secrets: Sequence[CanarySecret], releases: Sequence[Rele
         ),
         mean_square=np.array(squares),
         total_square=float(total @ total) / terms.dimension,
+        gram=_gram(sums),
     )
 
 
+def _gram(sums: npt.NDArray[np.float32]) -> Floats:
+    """Inner products of sums of signs, in unit directions; exact integers are added in doubles."""
+    members, dimension = sums.shape
+    gram = np.zeros((members, members))
+    step = max(1, FLOATS_AT_ONCE // members)
+    for start in range(0, dimension, step):
+        part = sums[:, start : start + step].astype(np.float64)
+        gram += part @ part.T
+    gram /= dimension
+    return gram
+
+
 def _inner_products(
-    secret: CanarySecret, vectors: npt.NDArray[np.float32], whole: Floats | None
+    secret: CanarySecret, vectors: npt.NDArray[np.float32], whole: npt.NDArray[np.float32] | None
 ) -> Floats:
     """Scores of one member's canaries; adds the included directions into ``whole``.
 

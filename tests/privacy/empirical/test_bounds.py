@@ -22,7 +22,6 @@ from privacy.empirical.bounds import (
     guessed,
     guessed_gaussian,
     plan_guesses,
-    response,
 )
 from privacy.empirical.gaussian import gaussian_epsilon, gaussian_mu
 from privacy.empirical.scores import MemberScores, Scores, log_likelihood_ratios
@@ -47,14 +46,14 @@ def synthetic(
         included=included,
         scores=scores,
         present=np.ones(releases, bool),
-        energy=float(included.sum()),
         scale=1.0,
     )
     variance = np.full(releases, mu**-2)
-    return Scores((member,), 10**9, q, variance, variance, releases / mu**2)
+    gram = np.array([[float(included.sum())]])
+    return Scores((member,), 10**9, q, variance, variance, releases / mu**2, gram)
 
 
-@pytest.mark.parametrize(("mu", "delta"), [(0.3, 1e-6), (0.5, 1e-5), (2.0, 1e-5), (6.0, 1e-9)])
+@pytest.mark.parametrize(("mu", "delta"), [(0.3, 1e-6), (0.5, 1e-5), (2.0, 1e-5), (3.0, 1e-9)])
 def test_epsilon_of_a_gaussian_agrees_with_the_accountant(mu: float, delta: float) -> None:
     loss = from_gaussian_mechanism(1 / mu, value_discretization_interval=1e-4)
     assert gaussian_epsilon(mu, delta) == pytest.approx(loss.get_epsilon_for_delta(delta), rel=1e-3)
@@ -113,7 +112,7 @@ def test_gaussian_runs_are_bounded_by_their_epsilon(q: float) -> None:
     loss = from_gaussian_mechanism(1 / mu, sampling_prob=q, value_discretization_interval=1e-3)
     epsilon = loss.self_compose(releases).get_epsilon_for_delta(DELTA)
     free, fitted, estimates = [], [], []
-    for _ in range(RUNS if q == 1 else 40):
+    for _ in range(RUNS if q == 1 else 12):
         scores = synthetic(rng, count=2000, mu=mu, q=q, releases=releases)
         ratios, included = log_likelihood_ratios(scores)
         claimed_mu = gaussian_mu(epsilon, DELTA)
@@ -158,11 +157,3 @@ def test_the_plan_spends_exactly_the_error_and_sees_no_score() -> None:
     assert plan[0].count == 500
     assert sum(one.error for one in plan) == pytest.approx(1e-3)
     assert len({one.count for one in plan}) == len(plan)
-
-
-def test_the_response_is_that_of_the_canaries() -> None:
-    scores = synthetic(np.random.default_rng(6), count=20_000, mu=1.0, q=0.5, releases=4)
-    measured = response(scores)
-    assert measured.value == pytest.approx(1, abs=4 * measured.error)
-    assert measured.values.shape == measured.errors.shape == (1, 4)
-    assert measured.error < 0.02

@@ -23,13 +23,15 @@ def test_scores_are_inner_products_with_unit_directions() -> None:
     secrets, _ = enrolled(LOUD)
     some = releases(3)
     result = score(LOUD, secrets[:2], some)
+    sums = []
     for secret, member in zip(secrets, result.members, strict=False):
         directions = signs(secret.seeds(0, secret.count), DIMENSION).astype(np.float64)
         directions /= np.sqrt(DIMENSION)
         expected = directions @ np.stack([one.total() for one in some], axis=1)
         assert member.scores == pytest.approx(expected, abs=1e-5)
         whole = directions[secret.included].sum(axis=0)
-        assert member.energy == pytest.approx(float(whole @ whole))
+        sums.append(whole)
+    assert result.gram == pytest.approx(np.array(sums) @ np.array(sums).T, rel=1e-6)
     assert list(result.members[0].present) == [False, True, False]
     assert result.members[1].present.all()
     totals = np.stack([one.total() for one in some])
@@ -40,11 +42,11 @@ def test_scores_are_inner_products_with_unit_directions() -> None:
 
 def test_scores_do_not_depend_on_how_much_fits_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     secrets, _ = enrolled(LOUD)
-    whole = score(LOUD, secrets[:1], releases(3)).members[0]
+    whole = score(LOUD, secrets[:1], releases(3))
     monkeypatch.setattr(scores, "FLOATS_AT_ONCE", 2 * DIMENSION)
-    pieces = score(LOUD, secrets[:1], releases(3)).members[0]
-    assert pieces.scores == pytest.approx(whole.scores, abs=1e-5)
-    assert pieces.energy == pytest.approx(whole.energy)
+    pieces = score(LOUD, secrets[:1], releases(3))
+    assert pieces.members[0].scores == pytest.approx(whole.members[0].scores, abs=1e-5)
+    assert pieces.gram == pytest.approx(whole.gram)
 
 
 def test_the_ratio_of_a_release_without_the_member_counts_nothing() -> None:
