@@ -37,7 +37,7 @@ _LOG = logging.getLogger(__name__)
 
 RENEW_AT: Final = 1 / 3
 """A certificate is renewed when this share of its life is left: a day's has eight hours to try."""
-LOOK_S: Final = 10.0
+LOOK_S: Final = 3.0
 """How often the files are looked at, for what another process renewed or rotated."""
 RETRY_S: Final = 60.0
 

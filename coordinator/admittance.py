@@ -25,7 +25,7 @@ __all__ = ["Admittance", "Refusal"]
 
 _LOG = logging.getLogger(__name__)
 
-POLL_S: Final = 5.0
+POLL_S: Final = 2.0
 """How often the registry is looked at; a revocation takes effect within a minute at most."""
 OLDEST_S: Final = 50.0
 """A registry that could not be read for so long lets nobody in any more."""

@@ -28,6 +28,7 @@ from protos.alliance.v1 import exchange_pb2 as wire
 from protos.codec import ArraySpec, TaskKey
 from protos.tls import TlsMaterial
 from tests.enrolled import HOUR, Clock, Enrolled, enrolled, node_config
+from tests.tunnels import connect_proxy
 
 NAMES = frozenset({"harbour", "meadow"})
 DAY = dt.timedelta(days=1)
@@ -103,8 +104,12 @@ def answer(key: TaskKey, task: wire.Task, arrays: list[tuple[ArraySpec, bytes]])
     return Answer(wire.Content(), [])
 
 
-def session(here: Port, tls: TlsMaterial | Callable[[], TlsMaterial]) -> Session:
-    return Session(here.address, tls, answer, most_task_bytes=lambda: 0, software="test")
+def session(
+    here: Port, tls: TlsMaterial | Callable[[], TlsMaterial], proxy: str | None = None
+) -> Session:
+    return Session(
+        here.address, tls, answer, most_task_bytes=lambda: 0, software="test", proxy=proxy
+    )
 
 
 @asynccontextmanager
@@ -270,6 +275,21 @@ def test_the_coordinator_s_own_certificate_is_renewed_without_a_restart(tmp_path
                 clock.ahead = dt.timedelta(hours=17)
                 assert await asyncio.to_thread(shown, here) != first
                 assert here.service.connected == ["harbour"]
+
+        run(main)
+
+
+def test_a_session_goes_through_its_proxy(tmp_path: Path) -> None:
+    seen: list[str] = []
+    with enrolled(tmp_path) as operator, connect_proxy(seen) as proxy:
+        harbour = member(operator, "harbour")
+
+        async def main() -> None:
+            async with port(operator) as here:
+                async with running(session(here, harbour.material, proxy)):
+                    await here.until(MemberJoined)
+                    assert await here.ask(1) == ["harbour"]
+                assert seen == [here.address]
 
         run(main)
 
