@@ -71,14 +71,21 @@ class Admittance:
         self._members = self._registry.members()
         self._seen_s = time.monotonic()
 
-    def refusal(self, name: str, certificate: bytes) -> Refusal | None:
-        """Why a member with this PEM certificate may have no stream; None if it may."""
+    def refusal(self, name: str, certificate: bytes, *, again: bool = True) -> Refusal | None:
+        """Why a member with this PEM certificate may have no stream; None if it may.
+
+        Args:
+            name: of the member.
+            certificate: as it showed it.
+            again: whether to look at the registry once more before saying no.
+        """
         try:
             facts = certificate_facts(certificate)
         except MalformedBody:
             return Refusal("the certificate cannot be read", lasting=True)
-        if self._judge(name, facts) is None:
-            return None
+        refusal = self._judge(name, facts)
+        if refusal is None or not again:
+            return refusal
         try:  # it may have been admitted, or have changed its key, since the last look
             self.look()
         except ConfigurationError:

@@ -94,7 +94,7 @@ class Registry:
 
     def members(self) -> dict[str, MemberRecord]:
         """Everybody who ever was a member, by name."""
-        with self._transaction() as rows:
+        with self._transaction(reading=True) as rows:
             found = rows.execute("SELECT * FROM member ORDER BY admitted_ms, name").fetchall()
         return {row["name"]: _record(row) for row in found}
 
@@ -220,19 +220,20 @@ class Registry:
 
     def vouches(self) -> list[Vouch]:
         """All vouches."""
-        with self._transaction() as rows:
+        with self._transaction(reading=True) as rows:
             found = rows.execute("SELECT document FROM vouch").fetchall()
         return [Vouch.from_json(row["document"]) for row in found]
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, *, reading: bool = False) -> Iterator[sqlite3.Connection]:
         try:
             rows = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None)
             try:
                 rows.row_factory = sqlite3.Row
                 rows.execute("PRAGMA journal_mode=WAL")
                 rows.execute("PRAGMA synchronous=FULL")
-                rows.execute("BEGIN IMMEDIATE")
+                # Who only reads waits for nobody: the coordinator's event loop may be asking.
+                rows.execute("BEGIN" if reading else "BEGIN IMMEDIATE")
                 yield rows
                 rows.execute("COMMIT")
             finally:

@@ -204,7 +204,7 @@ class ExchangeService:
         """Ends streams of members that may not connect any more; they are told when they try."""
         for connection in list(self._connections.values()):
             if self._admittance and self._admittance.refusal(
-                connection.member, connection.certificate
+                connection.member, connection.certificate, again=False
             ):
                 self._leave(connection)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import socket
 import ssl
@@ -14,12 +15,24 @@ from client_sdk.credentials import Credentials
 from client_sdk.enrolment import Enrolment, pinned_authority
 from client_sdk.joining import install, join, own_request, vouch_for
 from client_sdk.reach import server_facts
-from coordinator.enrolment import ADDRESSES, REFUSALS, REFUSALS_S, Refusals
-from privacy.admission import fingerprint, vouch
+from coordinator.authority import utc_now
+from coordinator.enrolment import (
+    ADDRESSES,
+    REFUSALS,
+    REFUSALS_S,
+    Enrolling,
+    Refusals,
+    admissions_of,
+    admittance_of,
+    serve_enrolment,
+)
+from privacy.admission import Admissions, fingerprint, vouch
 from privacy.certificates import certificate_facts, make_signing_request, make_tls_key
 from privacy.errors import ConfigurationError, LinkError
 from privacy.identity import Identity
 from privacy.membership import Invitation, sign_renewal
+from privacy.terms import RosterEntry
+from tests.conftest import make_terms
 from tests.enrolled import HOUR, Clock, Enrolled, enrolled, node_config
 
 DAY = dt.timedelta(days=1)
@@ -307,3 +320,50 @@ def test_guessing_is_slowed_down_and_counted_by_address(here: Enrolled) -> None:
 
 def test_an_invitation_s_authority_is_found_and_checked(here: Enrolled) -> None:
     assert pinned_authority(here.invite("a"), proxy=None) == here.authority.certificate
+
+
+def test_a_coordinator_serves_the_port_beside_its_studies(tmp_path: Path) -> None:
+    """And not where the port is a process of its own, or there is no registry."""
+    here = Enrolled(tmp_path, utc_now)
+
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        config = here.config.model_copy(update={"listen": address})
+        admittance = admittance_of(config)
+        enrolling = await serve_enrolment(config, admittance, lambda: None)
+        here.address = address
+        pinned = await asyncio.to_thread(pinned_authority, here.invite("a"), proxy=None)
+        assert pinned == here.authority.certificate
+        with pytest.raises(ConfigurationError, match="the port is in use"):
+            await serve_enrolment(config, admittance, lambda: None)
+        await enrolling.stop()
+        apart = config.model_copy(update={"apart": True})
+        enrolling = await serve_enrolment(apart, admittance, lambda: None)
+        assert enrolling.server is None
+        await enrolling.stop()
+        assert await serve_enrolment(None, None, lambda: None) == Enrolling(None, None)
+
+    asyncio.run(main())
+
+
+def test_vouches_for_the_roster_go_with_a_proposal(here: Enrolled) -> None:
+    config = node_config(joined(here))
+    request, _ = own_request(config, here.folder / "newcomer")
+    harbour = node_config(joined(here, "harbour"))
+    shown = fingerprint(alliance="test", member="newcomer", identity=request.identity)
+    word = vouch_for(harbour, request, shown)
+    here.registry.add_vouch(word)
+    roster = [*make_terms().roster]
+    terms = make_terms().model_copy(
+        update={
+            "roster": (
+                RosterEntry(name="newcomer", identity=request.identity, declared_consumers=20),
+                *roster[1:],
+            )
+        }
+    )
+    admissions = Admissions.from_json(admissions_of(here.config)(terms))
+    assert admissions.vouches == {"newcomer": {word.by: word.signature}}
+    assert Admissions.from_json(admissions_of(here.config)(make_terms())).vouches == {}
+    assert admissions_of(None)(terms) == b""
