@@ -246,7 +246,7 @@ class RecordJournal:
         """See `Journal.reserve`."""
         spend = self._spend(terms)
         unused = spend.reserved - spend.used
-        wanted = min(max(ahead, 1) - unused, spend.unreserved)
+        wanted = min(ahead - unused, spend.unreserved)
         if wanted > 0 or unused == 0 or spend.finished:
             self._keep(spend.reserve(spend.reserved + 1, max(wanted, 1)), terms)
         return 0

@@ -76,11 +76,15 @@ class Journal(Protocol):
     def reserve(self, terms: Terms, *, ahead: int) -> int:
         """Spends attempts until ``ahead`` unused ones are reserved, as far as the terms go.
 
+        Args:
+            terms: of the study.
+            ahead: how many; 0 reserves nothing, and only marks that this process has the log.
+
         Returns:
             The size of the log that covers all of them.
 
         Raises:
-            BudgetRefusal: if none is left, or the budget covers no more.
+            BudgetRefusal: if some are wanted and none is left, or the budget covers no more.
         """
 
     def grant(self, terms: Terms, *, size: int) -> None:
@@ -292,8 +296,8 @@ class SqliteJournal:
             self._expect_rows()
             spend = self._log.account.study(terms.hash).spend
             unused = len(self._log.account.usable(terms.hash))
-            wanted = min(max(ahead, 1) - unused, spend.unreserved)
-            if wanted > 0 or unused == 0 or spend.finished:
+            wanted = min(ahead - unused, spend.unreserved)
+            if wanted > 0 or (ahead > 0 and (unused == 0 or spend.finished)):
                 reservation = Reservation(
                     at_ms=self._now(),
                     terms=terms.hash,

@@ -343,7 +343,8 @@ class SecureAggregation:
         if self._witnessing is None:
             return frozenset(cohort.ready_names)
         left = self._left(self._run) if self._run else 0
-        ahead = min(left + cohort.key_sets.count, self._attempts_left)
+        # One more: what is open now may count as unused at a member that has not finished it.
+        ahead = min(left + cohort.key_sets.count, self._attempts_left) + 1
         granted = frozenset(self._witnessing.grant(cohort.ready_names, ahead))
         least = self._terms.privacy.least_survivors
         if len(granted) < least:

@@ -357,3 +357,18 @@ def test_a_receipt_for_other_bytes_is_refused(alliance: Alliance) -> None:
     assert alliance.coordinator.grant(NAMES, 2) == ()
     assert all("does not record what left" in str(one) for one in alliance.refusals.values())
     assert all(list(journal.store.receipts()) == [] for journal in alliance.journals.values())
+
+
+def test_receipts_come_when_every_attempt_is_spent(alliance: Alliance) -> None:
+    """The last exchange of a study reserves nothing."""
+    alliance.coordinator.grant(NAMES, TERMS.privacy.max_attempts)
+    contribute(alliance)
+    for number in range(2, TERMS.privacy.max_attempts + 1):
+        for name in NAMES:
+            alliance.journals[name].use(
+                TERMS, round_number=2, attempt=number, key_set=number, sha256="ab" * 32,
+                signature=bytes(64),
+            )  # fmt: skip
+    assert alliance.coordinator.grant(NAMES, 0) == NAMES
+    assert alliance.refusals == {}
+    assert all(len(list(one.store.receipts())) == 1 for one in alliance.journals.values())
