@@ -6,7 +6,6 @@ import asyncio
 import csv
 import importlib.metadata
 import logging
-import os
 import resource
 import secrets
 import signal
@@ -31,7 +30,7 @@ from privacy.identity import Identity, IdentityKey
 from privacy.noise import DiscreteGaussian
 from privacy.sampling import enrolment_cap
 from privacy.terms import DataContract, RosterEntry, Terms, first_problem
-from protos.config import read_config, read_or_make_key, read_secret
+from protos.config import make_key, read_config, read_or_make_key, read_secret
 from protos.memory import settle
 
 __all__ = [
@@ -81,16 +80,7 @@ def make_identity(path: Path) -> IdentityKey:
     Raises:
         ConfigurationError: if the file is there already or cannot be written.
     """
-    identity = Identity.generate()
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(identity.pem())
-            os.fsync(file.fileno())
-    except FileExistsError as error:
-        raise ConfigurationError(f"{path}: is there already; an identity is kept") from error
-    except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror}") from error
-    return identity.public
+    return make_key(path).public
 
 
 def ledger_path(config: NodeConfig) -> Path:
