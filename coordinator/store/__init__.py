@@ -1,5 +1,6 @@
 """Where a coordinator keeps its studies: SQLite by default, PostgreSQL by URL."""
 
-from coordinator.store.studies import Starts, Status, StudyRecord, StudyStore
+from coordinator.store.records import Answer, Starts, Status, StudyRecord, Wanted
+from coordinator.store.studies import StudyStore
 
-__all__ = ["Starts", "Status", "StudyRecord", "StudyStore"]
+__all__ = ["Answer", "Starts", "Status", "StudyRecord", "StudyStore", "Wanted"]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import enum
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -15,11 +14,12 @@ from sqlalchemy import case, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.store.database import Lock, open_engine
-from coordinator.store.tables import STATE, STUDY
+from coordinator.store.records import Answer, Starts, Status, StudyRecord, Wanted
+from coordinator.store.tables import ANSWER, STATE, STUDY
 from privacy.errors import ConfigurationError
 from privacy.terms import Terms, TermsHash
 
-__all__ = ["Starts", "Status", "StudyRecord", "StudyStore"]
+__all__ = ["StudyStore"]
 
 KEPT_STATES = 2
 """Newest public states of a study."""
@@ -27,60 +27,25 @@ KEPT_STATES = 2
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
-class Status(enum.StrEnum):
-    """Where a study stands."""
-
-    PROPOSED = "proposed"
-    RUNNING = "running"
-    PAUSED = "paused"
-    FINISHED = "finished"
-    STOPPED = "stopped"
-
-
-@dataclass(frozen=True, slots=True)
-class StudyRecord:
-    """One study as it was proposed.
-
-    Args:
-        version: from 1 for each name; every change of terms is another one.
-        sentence: why it stopped or paused, where somebody said.
-    """
-
-    terms: Terms
-    version: int
-    status: Status
-    sentence: str
-    proposed_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Starts:
-    """How often a coordinator began to run a study, this time included.
-
-    Args:
-        crashes: earlier starts that ended without a word; each may have left an attempt open that
-            no log knows of, and it counts as spent.
-    """
-
-    number: int
-    crashes: int
-
-
 class StudyStore:
-    """Studies in a database that this process holds alone.
+    """Studies in a database that one coordinator runs, and an operator's commands look at.
 
     Guarantees:
         Every method that writes is durable when it returns, or raises and changed nothing.
 
     Args:
         address: an SQLAlchemy URL.
+        running: whether this process runs the studies: there is one such process at a time.
 
     Raises:
         ConfigurationError: if the database cannot be opened, or another coordinator holds it.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, running: bool = True) -> None:
         self._engine = open_engine(address)
+        self._lock: Lock | None = None
+        if not running:
+            return
         try:
             self._lock = Lock(self._engine)
         except BaseException:
@@ -95,7 +60,8 @@ class StudyStore:
 
     def close(self) -> None:
         """Lets another coordinator in."""
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
         self._engine.dispose()
 
     # Studies.
@@ -108,7 +74,9 @@ class StudyStore:
             latest = connection.execute(
                 select(func.max(STUDY.c.version)).where(STUDY.c.name == terms.study)
             ).scalar()
-            record = StudyRecord(terms, (latest or 0) + 1, Status.PROPOSED, "", now_ms)
+            record = StudyRecord(
+                terms, (latest or 0) + 1, Status.PROPOSED, "", now_ms, Wanted.PROPOSED, now_ms
+            )
             connection.execute(
                 insert(STUDY).values(
                     terms_hash=terms.hash,
@@ -120,9 +88,39 @@ class StudyStore:
                     proposed_ms=now_ms,
                     starts=0,
                     crashes=0,
+                    wanted=record.wanted.value,
+                    wanted_ms=now_ms,
                 )
             )
         return record
+
+    def want(self, terms_hash: TermsHash, wanted: Wanted, *, now_ms: int) -> None:
+        """Keeps what the operator asks for; a running coordinator sees it within a second."""
+        with self._writing() as connection:
+            connection.execute(
+                update(STUDY)
+                .where(STUDY.c.terms_hash == terms_hash)
+                .values(wanted=wanted.value, wanted_ms=now_ms)
+            )
+
+    def answered(self, terms_hash: TermsHash, member: str, answer: Answer, sentence: str) -> None:
+        """Keeps what a member said to proposed terms."""
+        key = (ANSWER.c.terms_hash == terms_hash, ANSWER.c.member == member)
+        with self._writing() as connection:
+            connection.execute(delete(ANSWER).where(*key))
+            connection.execute(
+                insert(ANSWER).values(
+                    terms_hash=terms_hash,
+                    member=member,
+                    answer=answer.value,
+                    sentence=sentence[:500],
+                )
+            )
+
+    def answers(self, terms_hash: TermsHash) -> dict[str, tuple[Answer, str]]:
+        """By member, what it said to proposed terms, and in which words."""
+        rows = self._rows(select(ANSWER).where(ANSWER.c.terms_hash == terms_hash))
+        return {row.member: (Answer(row.answer), row.sentence) for row in rows}
 
     def study(self, terms_hash: TermsHash) -> StudyRecord | None:
         """A study by its terms' hash."""
@@ -131,7 +129,8 @@ class StudyStore:
 
     def studies(self) -> list[StudyRecord]:
         """All studies, in the order they were proposed."""
-        return [_record(row) for row in self._rows(select(STUDY).order_by(STUDY.c.proposed_ms))]
+        order = (STUDY.c.proposed_ms, STUDY.c.name, STUDY.c.version)
+        return [_record(row) for row in self._rows(select(STUDY).order_by(*order))]
 
     def set_status(self, terms_hash: TermsHash, status: Status, sentence: str = "") -> None:
         """Notes where a study stands now."""
@@ -224,7 +223,8 @@ class StudyStore:
             raise _unusable(error) from error
 
     def _writing(self) -> _Writing:
-        self._lock.check()
+        if self._lock is not None:
+            self._lock.check()
         return _Writing(self._engine)
 
 
@@ -257,11 +257,17 @@ def _unusable(error: SQLAlchemyError) -> ConfigurationError:
     )
 
 
+_terms = functools.lru_cache(maxsize=64)(Terms.from_json)
+"""Terms of documents that are read again and again."""
+
+
 def _record(row: Any) -> StudyRecord:
     return StudyRecord(
-        Terms.from_json(row.document),
+        _terms(row.document),
         row.version,
         Status(row.status),
         row.sentence,
         row.proposed_ms,
+        Wanted(row.wanted),
+        row.wanted_ms,
     )
