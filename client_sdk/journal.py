@@ -24,6 +24,7 @@ from privacy.ledger.entry import (
     Consent,
     Contribution,
     Finished,
+    Left,
     Refusal,
     Renewal,
     Reservation,
@@ -217,6 +218,24 @@ class SqliteJournal:
         """Lets go of the file."""
         self.store.close()
 
+    # Leaving.
+
+    def leave(self, sentence: str) -> Left:
+        """Stops all spend for good, in every process; durable when it returns, again is the same.
+
+        Args:
+            sentence: why, in the member's own words.
+
+        Returns:
+            The entry, which may be of an earlier call.
+        """
+        with self._log.writing() as transaction:
+            left = self._log.account.left
+            if left is None:
+                left = Left(at_ms=self._now(), sentence=_text(sentence))
+                self._log.append(transaction, left)
+            return left
+
     # The member's own rule.
 
     def adopt(self, rule: Rule) -> None:
@@ -256,6 +275,7 @@ class SqliteJournal:
     ) -> None:
         """See `Journal.approve`."""
         with self._log.writing() as transaction:
+            self._log.account.expect_member()
             if self._log.account.knows(terms.hash):
                 return
             accepted = len(self._log.account.studies)
@@ -293,6 +313,7 @@ class SqliteJournal:
         self.terms(terms.hash)
         self._begin()
         with self._log.writing() as transaction:
+            self._log.account.expect_member()
             self._expect_rows()
             spend = self._log.account.study(terms.hash).spend
             unused = len(self._log.account.usable(terms.hash))
@@ -327,6 +348,7 @@ class SqliteJournal:
         self.terms(terms.hash)
         with self._log.lock:
             self._log.follow()
+            self._log.account.expect_member()
             self._expect_rows()
             spend = self._log.account.study(terms.hash).spend
             spend.expect_later(round_number=round_number, attempt=attempt)
@@ -345,6 +367,7 @@ class SqliteJournal:
         """See `Journal.use`."""
         self.terms(terms.hash)
         with self._log.writing() as transaction:
+            self._log.account.expect_member()
             self._expect_rows()
             contribution = Contribution(
                 at_ms=self._now(),

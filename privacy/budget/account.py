@@ -14,7 +14,8 @@ code refuses in both. What is checked, numbered as in the code:
  (7) a contribution uses a reserved number of this period, once, for a later (round, attempt);
  (8) `finished` frees what was never reserved; nothing of that study follows;
  (9) a period begins as the newest rule says: at least its days after the last one began, not before
-     any entry and not in the future. Its spend begins at zero, for newer rows alone.
+     any entry and not in the future. Its spend begins at zero, for newer rows alone;
+ (10) `left` ends all studies and comes once; refusals and conflicts alone may follow.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from privacy.ledger.entry import (
     Cost,
     Entry,
     Finished,
+    Left,
     Opened,
     Refusal,
     Renewal,
@@ -71,6 +73,7 @@ class Account:
 
     def __init__(self) -> None:
         self.opened: Opened | None = None
+        self.left: Left | None = None
         self.rule: Rule | None = None
         self.limits = Limits({}, 0)
         self.period = 1
@@ -97,6 +100,8 @@ class Account:
         """
         if isinstance(entry, Opened) != (self.opened is None):  # (1)
             raise BudgetRefusal("a log has one `opened` entry, and it is the first")
+        if not isinstance(entry, (Refusal, Conflict)):  # (10)
+            self.expect_member()
         match entry:
             case Opened():
                 self._open(entry)
@@ -113,6 +118,8 @@ class Account:
                 self._keep(study, study.spend.finish())  # (8)
             case Renewal():
                 self._renew(entry)
+            case Left():
+                self._leave(entry)
             case Started() | Refusal() | Conflict():
                 pass
             case _:
@@ -121,6 +128,18 @@ class Account:
         self.newest_ms = max(self.newest_ms, entry.at_ms)
 
     # What there is.
+
+    def expect_member(self) -> None:
+        """Checks that this member has not left the alliance.
+
+        Raises:
+            BudgetRefusal: if it has.
+        """
+        if self.left is not None:
+            raise BudgetRefusal(
+                "this member has left the alliance; nothing is accepted or spent from its ledger "
+                "any more"
+            )
 
     @property
     def studies(self) -> tuple[StudyAccount, ...]:
@@ -321,6 +340,12 @@ class Account:
         self._spent, self._failures = [0] * len(self._spent), 0
         for study in self.studies:
             self._keep(study, study.spend.renewed())
+
+    def _leave(self, entry: Left) -> None:
+        self.left = entry
+        for study in self.studies:
+            if not study.spend.finished:
+                self._keep(study, study.spend.finish())
 
     # Sums.
 

@@ -79,6 +79,7 @@ class MemberView:
         lifetime_delta_billionths: at which that holds.
         points: for a plot.
         studies: label, attempts reserved, used and allowed, and whether it is over here.
+        left_ms: when it left the alliance, by its own clock; None while it is a member.
     """
 
     name: str
@@ -90,6 +91,7 @@ class MemberView:
     lifetime_delta_billionths: int
     points: tuple[Spent, ...]
     studies: tuple[tuple[str, int, int, int, bool], ...]
+    left_ms: int | None
 
     @classmethod
     def of(cls, audit: MemberAudit, log: Log) -> MemberView:
@@ -115,6 +117,7 @@ class MemberView:
                 )
                 for one in account.studies
             ),
+            left_ms=account.left.at_ms if account.left else None,
         )
 
 
@@ -191,6 +194,7 @@ class Audit:
                     "epsilon_spent": [value / MICRO for value in one.spent],
                     "epsilon_lifetime": [value / MICRO for value in one.lifetime],
                     "attempts": {label: reserved for label, reserved, *_ in one.studies},
+                    "left_ms": one.left_ms,
                 }
                 for one in self.members
             ],

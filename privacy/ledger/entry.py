@@ -29,6 +29,7 @@ __all__ = [
     "Finished",
     "Head",
     "Heads",
+    "Left",
     "Opened",
     "Proposal",
     "Publication",
@@ -312,6 +313,17 @@ class Finished(Entry):
     sentence: Text
 
 
+class Left(Entry):
+    """This member left the alliance: all that was earmarked is free, and nothing is spent again.
+
+    Args:
+        sentence: why, in the member's own words.
+    """
+
+    kind: Literal["left"] = "left"
+    sentence: Text
+
+
 class Conflict(Entry):
     """Evidence against another log: two of its signed heads that cannot both be true.
 
@@ -329,7 +341,7 @@ class Conflict(Entry):
 AnyEntry = Annotated[
     Opened | Proposal | Acceptance | Release | Failure | Publication | Heads
     | Started | Rule | Renewal | Consent | Reservation | Contribution | Refusal | Finished
-    | Conflict,
+    | Left | Conflict,
     Field(discriminator="kind"),
 ]  # fmt: skip
 

@@ -100,10 +100,10 @@ CHECKS: Final[Mapping[int, Check]] = MappingProxyType(
         ),
         10: Check(
             "each member's log keeps to its own rule: consent before reservation before "
-            "contribution, every limit kept, every cost recomputed",
-            "每个成员账本遵守自身规则：同意先于预留，预留先于贡献，额度不超，费用重算",
-            "a member spent what its budget did not allow",
-            "成员超出了其预算",
+            "contribution, every limit kept, every cost recomputed, no spend after it left",
+            "每个成员账本遵守自身规则：同意先于预留，预留先于贡献，额度不超，费用重算，退出后不再花费",
+            "a member spent what its budget did not allow, or after it left",
+            "成员超出了其预算，或在退出后仍有花费",
             "entries",
         ),
         11: Check(

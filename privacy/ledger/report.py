@@ -5,6 +5,7 @@ The same bundle, seed and options give the same report, byte for byte.
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from dataclasses import dataclass
 from typing import Final
@@ -60,6 +61,7 @@ class _MemberPage:
     spent: tuple[str, str]
     lifetime: tuple[str, str]
     limit: str
+    left: str
     plot: Markup
 
 
@@ -129,8 +131,17 @@ def _member_page(view: MemberView, plotted: bool) -> _MemberPage:
         spent=(_epsilon(view.spent[0]), _epsilon(view.spent[1])),
         lifetime=(_epsilon(view.lifetime[0]), _epsilon(view.lifetime[1])),
         limit=f"{view.rule.epsilon_micro / MICRO:g}" if view.rule else "–",
+        left=_day(view.left_ms) if view.left_ms is not None else "",
         plot=Markup(plot),  # noqa: S704  (escaped where it is made)
     )
+
+
+def _day(at_ms: int) -> str:
+    """A day by the writer's clock, which may say anything."""
+    try:
+        return f"{dt.datetime.fromtimestamp(at_ms / 1000, dt.UTC):%Y-%m-%d}"
+    except (ValueError, OverflowError, OSError):
+        return f"{at_ms} ms"
 
 
 def _epsilon(micro: int) -> str:

@@ -10,6 +10,7 @@ from privacy.ledger.entry import (
     Consent,
     Contribution,
     Finished,
+    Left,
     Opened,
     Renewal,
     Reservation,
@@ -73,6 +74,10 @@ def contribution(
 
 def finished(terms: Terms) -> Finished:
     return Finished(at_ms=START_MS, terms=terms.hash, sentence="done")
+
+
+def left() -> Left:
+    return Left(at_ms=START_MS, sentence="we sell no groceries any more")
 
 
 def renewal(period: int, from_ms: int, at_ms: int | None = None) -> Renewal:

@@ -22,6 +22,7 @@ from tests.privacy.budget.entries import (
     consent,
     contribution,
     finished,
+    left,
     opened,
     renewal,
     reservation,
@@ -69,6 +70,23 @@ def test_a_finished_study_frees_what_it_never_reserved() -> None:
             made.apply(entry)
     with pytest.raises(BudgetRefusal, match="accepted before"):
         made.apply(consent(TERMS))
+
+
+def test_nothing_is_allowed_after_leaving_but_to_say_so() -> None:
+    made = account(consent(TERMS), reservation(TERMS, 1, 5), contribution(TERMS, 1), left())
+    assert made.left == left()
+    assert [room.earmarked_nano for room in made.rooms] == [0, 0]
+    assert [room.spent_nano for room in made.rooms] == [5 * cost.rdp_nano for cost in COST]
+    other = make_terms(rounds=10, max_attempts=13)
+    for entry in (
+        consent(other), reservation(TERMS, 6), contribution(TERMS, 2), finished(TERMS), left(),
+        rule(), renewal(2, START_MS + DAY_MS),
+        Started(at_ms=START_MS, software="test", nonce="0" * 32),
+    ):  # fmt: skip
+        with pytest.raises(BudgetRefusal, match="this member has left the alliance"):
+            made.apply(entry)
+    made.apply(Refusal(at_ms=START_MS, terms=TERMS.hash, task="train.reserve", sentence="left"))
+    made.apply(Conflict(at_ms=START_MS, origin="test/coordinator", held="", shown=""))
 
 
 def test_a_second_study_is_weighed_against_what_the_first_one_earmarked() -> None:

@@ -18,6 +18,7 @@ from privacy.ledger.entry import (
     Contribution,
     Failure,
     Heads,
+    Left,
     Proposal,
     Publication,
     Release,
@@ -144,6 +145,30 @@ def test_contributions_hidden_or_forged_are_found(tmp_path):
 )  # fmt: skip
 def test_a_member_that_lies_is_found(tmp_path, lie, checks):
     assert checks <= checks_of(tmp_path, member=lie)
+
+
+def leave_at_the_first(kind):
+    """Puts `left` in the place of the first entry of a kind; the log goes on."""
+    return once(lambda e: Left(at_ms=e.at_ms, sentence="gone") if isinstance(e, kind) else e)
+
+
+@pytest.mark.parametrize("kind", [Consent, Reservation, Contribution])
+def test_a_member_that_spends_after_it_left_is_found(tmp_path, kind):
+    with closing(Liar(tmp_path / "alliance", member=leave_at_the_first(kind)).run()) as liar:
+        said = audit(export(liar, tmp_path / "bundle"))
+    assert any("has left the alliance" in one.what for one in said.findings if one.check == 10)
+
+
+def test_leaving_is_no_finding_and_is_shown(tmp_path):
+    with closing(Liar(tmp_path / "alliance").run()) as liar:
+        one = liar.members["member-2"]
+        liar.append(one, Left(at_ms=liar.clock(), sentence="we sell no groceries any more"))
+        liar.witness()
+        said = audit(export(liar, tmp_path / "bundle"))
+    assert said.findings == ()
+    shown = {one["member"]: one["left_ms"] for one in said.document()["members"]}
+    assert shown["member-2"] > 0
+    assert {at for name, at in shown.items() if name != "member-2"} == {None}
 
 
 def test_too_few_witnesses_are_found(tmp_path):

@@ -89,6 +89,19 @@ def test_both_languages_say_all_checks_and_duties(said):
     assert "可靠" in chinese
 
 
+@pytest.mark.parametrize(
+    ("left_ms", "shown"), [(1_800_000_000_000, "2027-01-15"), (2**53 - 1, "ms")]
+)
+def test_who_left_is_said_in_both_languages(said, left_ms, shown):
+    first, *others = said.members
+    assert "left on" not in render_report(said)
+    html = render_report(replace(said, members=(replace(first, left_ms=left_ms), *others)))
+    reader = read(html)
+    (english,) = [text for text in reader.text["en"] if "left on" in text]
+    assert shown in english
+    assert [text for text in reader.text["zh"] if "退出" in text and shown in text]
+
+
 def test_findings_stand_first_and_are_escaped(said):
     bad = replace(said, findings=(Finding(13, "members/a<b>", 7, "spent <script>alert(1)"),))
     html = render_report(bad)

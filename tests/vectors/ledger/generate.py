@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from privacy.acceptance import sign_acceptance
 from privacy.ledger.checkpoint import Checkpoint, add_cosignatures, cosign, sign_checkpoint
-from privacy.ledger.entry import Opened, Reservation, Rule, Started, encode_entry
+from privacy.ledger.entry import Left, Opened, Reservation, Rule, Started, encode_entry
 from privacy.ledger.merkle import MemoryTree, consistency_proof, inclusion_proof, leaf_hash
 from privacy.ledger.note import sign_text
 from tests.conftest import identity, make_terms
@@ -73,8 +73,10 @@ def entry_vectors() -> dict[str, Vector]:
     )  # fmt: skip
     reservation = Reservation(at_ms=2**53 - 1, terms="ab" * 32, first=1, count=16, nonce="cd" * 16)
     started = Started(at_ms=0, software="é “quoted” \\ / \n\u2028 𝄞", nonce="0" * 32)
+    left = Left(at_ms=1_800_000_000_000, sentence="we sell no groceries any more")
     good = {"opened": entries(1)[0], "rule": encode_entry(rule),
-            "reservation": encode_entry(reservation), "text": encode_entry(started)}  # fmt: skip
+            "reservation": encode_entry(reservation), "text": encode_entry(started),
+            "left": encode_entry(left)}  # fmt: skip
     vectors: dict[str, Vector] = {
         f"entry_{name}": {
             "kind": "entry",
