@@ -43,7 +43,7 @@ from privacy.errors import (
 from privacy.fixedpoint import Grid
 from privacy.identity import IdentityKey
 from privacy.secagg import Attempt, Graph, KeySets, model_hash
-from privacy.terms import Terms, TermsHash
+from privacy.terms import PHASES_AHEAD, Terms, TermsHash
 from protos.codec import flower_to_array
 
 __all__ = [
@@ -70,10 +70,7 @@ REFUSALS: Final[dict[type[AllianceError], int]] = {
 }
 """Errors whose words depend on public inputs only and may leave, with their codes."""
 
-AHEAD_ACTIONS: Final = (
-    "train.advertise", "train.share", "train.deliver",
-    "train.reserve", "train.witness", "train.grant",
-)  # fmt: skip
+AHEAD_ACTIONS: Final = tuple(f"train.{phase}" for phase in PHASES_AHEAD)
 
 SILENT: Final = (99, "this member cannot answer; its own log says why")
 """All that is said of any other error."""

@@ -23,6 +23,7 @@ from google.protobuf.message import Message
 from client_sdk.priority import give_way
 from client_sdk.reach import channel_options
 from privacy.errors import ConfigurationError, LinkError
+from privacy.terms import PHASES_AHEAD
 from protos.alliance.v1 import exchange_pb2 as wire
 from protos.codec import ArraySpec, TaskKey, array_specs, chunks, fits, printable
 from protos.frames import (
@@ -43,8 +44,8 @@ KEPT_ANSWERS: Final = 2
 """Finished answers of each phase kept for repetition: only what is open is asked for again."""
 KEPT_TASKS: Final = 16
 """Tasks remembered as asked for: only answers with arrays are receipted."""
-AHEAD: Final = frozenset({"advertise", "share", "deliver", "reserve", "witness", "grant"})
-"""Phases that prepare coming attempts; they never wait for a contribution, nor it for them."""
+AHEAD: Final = frozenset(PHASES_AHEAD)
+"""They never wait for a contribution, nor it for them."""
 MALFORMED: Final = 5
 """Refusal code of a task whose arrays were not acceptable."""
 FATAL: Final = frozenset(

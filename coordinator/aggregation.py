@@ -19,7 +19,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from coordinator.cohort import choose
 from coordinator.config import Deadlines
-from coordinator.grid import ABSENT_CODE, Expectation, LinkGrid, task_key
+from coordinator.grid import ABSENT_CODE, UNHEARD_CODE, Expectation, LinkGrid, task_key
 from coordinator.monitor import KeysFailed, MemberFaulted, Monitor
 from coordinator.round import Round
 from coordinator.standing import Standing
@@ -186,7 +186,7 @@ class SecureAggregation:
         if reply.error.code == ABSENT_CODE:
             connected = self._node_ids[member] in self._grid.get_node_ids()
             self._standing.silent(member, connected=connected)
-        else:
+        elif reply.error.code != UNHEARD_CODE:
             self._standing.strike(member)
 
     def lost(self, member: str) -> None:
@@ -391,14 +391,15 @@ class SecureAggregation:
             return
         if self._closed.is_set():
             raise RoundFailed("the study is over")
-        privacy, deadlines = self._terms.privacy, self._deadlines
+        privacy, deadlines = self._terms.privacy, self._terms.deadlines
         expectation = Expectation(
             least=privacy.least_survivors if ahead else privacy.threshold,
-            patience_s=deadlines.keys_s if ahead else deadlines.reconnect_grace_s,
+            patience_s=deadlines.keys_grace_s if ahead else deadlines.grace_s,
+            needed=not ahead,
             check=lambda name, content: self._take(name, content, take),
         )
         self._grid.expect(task_key(next(iter(messages.values()))), expectation)
-        replies = self._grid.send_and_receive(messages.values(), timeout=deadlines.round_s)
+        replies = self._grid.send_and_receive(messages.values(), timeout=deadlines.of(phase))
         for name, reply in zip(messages, replies, strict=True):
             if reply.has_error():  # the service has told
                 self.missed(name, reply)

@@ -141,7 +141,7 @@ async def _serve(
     service = ExchangeService(
         frozenset(names),
         monitor,
-        reconnect_grace_s=config.deadlines.reconnect_grace_s,
+        reconnect_grace_s=terms.deadlines.grace_s,
         admittance=admittance,
     )
     enrolling = await serve_enrolment(config.enrolment, admittance, service.expel)

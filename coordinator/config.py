@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from coordinator.authority import EnrolmentConfig, ServerCertificate
 from privacy.errors import ConfigurationError
-from privacy.terms import StrictModel
+from privacy.terms import PhaseDeadlines, StrictModel
 from protos.tls import TlsFiles, TlsMaterial
 
 __all__ = ["CoordinatorConfig", "Deadlines", "EvidenceConfig", "Operations"]
 
 
+MOVED: Final = frozenset({"propose_s", "round_s", "keys_s", "reconnect_grace_s"})
+"""Deadlines that operators used to choose."""
 LOOPBACK: Final = r"^(127\.0\.0\.1|localhost|\[::1\]):\d{1,5}$"
 
 
 class Deadlines(StrictModel):
-    """How long the operator waits, in seconds; none of it changes a guarantee."""
+    """How long the operator waits for members to come; phases have their deadlines in the terms."""
 
     assemble_s: float = Field(default=60.0, gt=0)
     """For members to connect before the study, and before a round that lacks too many."""
-    propose_s: float = Field(default=120.0, gt=0, le=86_400)
-    round_s: float = Field(default=30.0, gt=0, le=86_400)
-    """For one phase of a round."""
-    keys_s: float = Field(default=10.0, gt=0, le=86_400)
-    """For the slowest members in each phase of a key exchange, once N - D have answered."""
-    reconnect_grace_s: float = Field(default=1.0, ge=0)
-    """A member whose stream broke is waited for this long within a round, and once t members have
-    confirmed or unmasked, the others as well."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_the_terms(cls, table: Any) -> Any:
+        moved = sorted(MOVED & table.keys()) if isinstance(table, dict) else []
+        if moved:
+            raise ValueError(
+                f"{', '.join(moved)}: members sign how long a phase may take; put it into the "
+                f"terms' deadlines ({', '.join(PhaseDeadlines.model_fields)})"
+            )
+        return table
 
 
 class EvidenceConfig(StrictModel):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from coordinator.patience import Patience, Uploads, Waiting
 from coordinator.round import Contribution, Round
 from protos.alliance.v1 import exchange_pb2 as wire
 from protos.codec import TaskKey, chunks, fits
 from protos.frames import chunk_frame, task_frame
-from protos.limits import LIMITS
 
 __all__ = ["Absent", "Answered", "Check", "Exchange", "Outcome", "Outgoing", "Refused"]
 
@@ -40,7 +40,13 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """A member did not answer in time."""
+    """A member did not answer in time.
+
+    Args:
+        late: whether it was given its time; else others decided that the task is over.
+    """
+
+    late: bool = True
 
 
 Outcome = Answered | Refused | Absent
@@ -61,23 +67,34 @@ class Exchange:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     over: bool = False
     check: Check | None = None
-    patience_s: float | None = None
-    """How long the others are waited for once enough have answered; None for the deadline."""
-    enough_s: float | None = None
-    """When enough had answered."""
-    first_left_s: dict[str, float] = field(default_factory=dict)
-    """When a member's stream first broke while this was open."""
-    progress_s: dict[str, float] = field(default_factory=dict)
-    """Of cleared uploads: when something last arrived."""
+    patience: Patience = field(default_factory=Patience)
+    late: Collection[str] = frozenset()
+    """Members that missed this phase the last time."""
+    waiting: Waiting = field(init=False)
+    uploads: Uploads = field(init=False)
     queued: set[str] = field(default_factory=set)
     """Members whose turn to be sent the task has not come."""
     array_frames: dict[int, list[bytes]] = field(default_factory=dict)
     """Frames of array bytes by identity of the task; members with one task share them."""
 
+    def __post_init__(self) -> None:
+        self.waiting = Waiting(
+            self.tasks, self.patience, opened_s=self.opened_s, deadline_s=self.deadline_s,
+            late=self.late,
+        )  # fmt: skip
+        places = 1.0 if self.round is None else self.round.places / len(self.round.cohort)
+        self.uploads = Uploads((self.deadline_s - self.opened_s) * min(1.0, places))
+
+    @property
+    def crowded(self) -> bool:
+        """Whether members wait to be cleared."""
+        return self.round is not None and self.round.crowded
+
     def settle(self, member: str, outcome: Outcome) -> None:
         """Notes how it ended for one member."""
         self.outcomes[member] = outcome
-        self.progress_s.pop(member, None)
+        self.waiting.settle(member, answered=isinstance(outcome, Answered))
+        self.uploads.end(member)
         self.changed.set()
 
     def end(self) -> None:
@@ -87,27 +104,18 @@ class Exchange:
         self.round = None
         self.array_frames.clear()
 
-    def stalled(self, now_s: float) -> list[str]:
-        """Members whose cleared upload stands still."""
-        oldest_s = now_s - LIMITS.stall_timeout_s
-        return [member for member, last_s in self.progress_s.items() if last_s <= oldest_s]
-
-    def wait_until(self, now_s: float, graces_s: Mapping[str, float]) -> float | None:
-        """When to look again; None when nobody is worth waiting for.
-
-        Args:
-            now_s: the present.
-            graces_s: until when members that are absent or late are waited for; others are
-                waited for until the deadline.
-        """
-        waiting = [member for member in self.tasks if member not in self.outcomes]
-        moments = [
-            min(self.deadline_s, graces_s.get(member, self.deadline_s)) for member in waiting
-        ]
-        if not any(moment > now_s for moment in moments):
+    def wait_until(self, now_s: float) -> float | None:
+        """When to look again; None when nobody is worth waiting for."""
+        moment = self.waiting.until(now_s, self.queued)
+        if moment is None:
             return None
-        moments += [last_s + LIMITS.stall_timeout_s for last_s in self.progress_s.values()]
-        return min((moment for moment in moments if moment > now_s), default=None)
+        overdue_s = self.uploads.until(now_s, crowded=self.crowded)
+        return moment if overdue_s is None else min(moment, overdue_s)
+
+    def missed(self, now_s: float) -> set[str]:
+        """Members that did not answer though they had their time, and their turn."""
+        waits = self.round.is_waiting if self.round is not None else lambda _: False
+        return {name for name in self.waiting.missed(now_s, self.queued) if not waits(name)}
 
     def is_long(self, member: str) -> bool:
         """Whether the member is sent more than one frame."""

@@ -22,11 +22,20 @@ from protos.alliance.v1 import exchange_pb2 as wire
 from protos.codec import TaskKey, array_bytes, decode, encode, message_of
 from protos.limits import LIMITS
 
-__all__ = ["ABSENT_CODE", "COORDINATOR_NODE_ID", "Expectation", "LinkGrid", "task_key"]
+__all__ = [
+    "ABSENT_CODE",
+    "COORDINATOR_NODE_ID",
+    "UNHEARD_CODE",
+    "Expectation",
+    "LinkGrid",
+    "task_key",
+]
 
 COORDINATOR_NODE_ID: Final = 1
 ABSENT_CODE: Final = 404
 """Flower error code of a member that did not answer in time."""
+UNHEARD_CODE: Final = 409
+"""Of one that was not given its time: its turn had not come, or the task was over without it."""
 DEFAULT_TIMEOUT_S: Final = 3600.0
 
 
@@ -50,15 +59,17 @@ class Expectation:
     """What the answers to one task are, and how long they are waited for.
 
     Args:
-        least: answers that are enough not to wait for late members.
+        least: answers that are enough.
         round: where contributions go as their chunks arrive; None for answers without arrays.
-        patience_s: how long anybody else is waited for once ``least`` have answered.
+        patience_s: how long the others are waited for then; None if nobody is hurried.
+        needed: whether fewer are of no use.
         check: is given each answer without arrays as it arrives, on the service's loop.
     """
 
     least: int = 0
     round: Round | None = None
     patience_s: float | None = None
+    needed: bool = False
     check: Check | None = None
 
 
@@ -208,6 +219,7 @@ class LinkGrid(Grid):
                     round_=(expected := self._expected.pop(key, Expectation())).round,
                     least=expected.least,
                     patience_s=expected.patience_s,
+                    needed=expected.needed,
                     check=expected.check,
                 ),
                 self._loop,
@@ -222,7 +234,8 @@ class LinkGrid(Grid):
         if isinstance(outcome, Answered):
             return Message(_content(outcome.content), reply_to=message)
         if isinstance(outcome, Absent):
-            return Message(Error(ABSENT_CODE, f"{member} did not answer in time"), reply_to=message)
+            code = ABSENT_CODE if outcome.late else UNHEARD_CODE
+            return Message(Error(code, f"{member} did not answer in time"), reply_to=message)
         return Message(Error(outcome.code, outcome.sentence), reply_to=message)
 
 

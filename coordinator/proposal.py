@@ -65,7 +65,7 @@ def propose(
     ]
     names: dict[int, str] = {}
     for message, reply in _paired(
-        messages, grid.send_and_receive(messages, timeout=deadlines.propose_s)
+        messages, grid.send_and_receive(messages, timeout=terms.deadlines.propose_s)
     ):
         node_id = message.metadata.dst_node_id
         if reply.has_error():

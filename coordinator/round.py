@@ -183,6 +183,16 @@ class Round:
             fresh.append(member)
         return fresh
 
+    @property
+    def places(self) -> int:
+        """How many may send at once."""
+        return self._most_uploads
+
+    @property
+    def crowded(self) -> bool:
+        """Whether members wait to be cleared."""
+        return bool(self._waiting)
+
     def is_waiting(self, member: str) -> bool:
         """Whether the member announced its contribution and has not been cleared yet."""
         return any(name == member for name, _ in self._waiting)

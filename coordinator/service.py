@@ -21,6 +21,7 @@ from coordinator.exchange import Absent, Answered, Check, Exchange, Outcome, Out
 from coordinator.membership import Context, authenticate, greet
 from coordinator.monitor import MemberFaulted, MemberJoined, MemberLeft, MemberRefused, Monitor
 from coordinator.pace import Pace
+from coordinator.patience import Patience
 from coordinator.round import Contribution, Round
 from coordinator.rpc_errors import Denied, denial
 from privacy.errors import LinkError, MemberFault
@@ -116,21 +117,22 @@ class ExchangeService:
         round_: Round | None = None,
         least: int = 0,
         patience_s: float | None = None,
+        needed: bool = False,
         check: Check | None = None,
     ) -> dict[str, Outcome]:
         """Sends a task to members and collects their answers; never waits past ``timeout_s``.
 
-        An absent member is waited for only during the reconnect grace, and not again until it is
-        back; one that missed the last deadline only during that grace too, once ``least`` others
-        have answered. A member that comes back while the task is open is sent the task again.
+        Who is waited for, and how long, is in `coordinator.patience`. A member that comes back
+        while the task is open is sent the task again.
 
         Args:
             key: what the task is.
             tasks: by member.
             timeout_s: the deadline, from now.
             round_: where contributions go; without one an answer may carry no arrays.
-            least: answers that are enough not to wait for late members.
-            patience_s: how long to wait for anybody else once ``least`` have answered.
+            least: answers that are enough.
+            patience_s: how long to wait for the others then; None if nobody is hurried.
+            needed: whether fewer are of no use.
             check: is given each answer as it arrives; one it finds at fault does not count.
 
         Raises:
@@ -139,61 +141,46 @@ class ExchangeService:
         if key in self._open:
             raise LinkError(f"{key}: is open already")
         now_s = asyncio.get_running_loop().time()
+        patience = Patience(
+            least=least, grace_s=patience_s, reconnect_s=self._grace_s, needed=needed
+        )
+        late = {member for member, phase in self._late if phase == key.phase}
         exchange = Exchange(
-            key, tasks, round_, now_s, now_s + timeout_s, check=check, patience_s=patience_s
+            key, tasks, round_, now_s, now_s + timeout_s, check=check, patience=patience, late=late
         )
         self._open[key] = exchange
         for member in tasks:
             if member in self._connections:
                 self._connections[member].send(exchange)
+            else:
+                exchange.waiting.leave(member, now_s)
+        loop = asyncio.get_running_loop()
         try:
-            while (until_s := self._wait_until(exchange, least)) is not None:
+            while (until_s := exchange.wait_until(loop.time())) is not None:
                 exchange.changed.clear()
                 await _wait(exchange.changed, until_s)
-                self._end_stalled(exchange)
+                self._end_overdue(exchange)
         finally:
             self._end(exchange)
         return exchange.outcomes
 
-    def _wait_until(self, exchange: Exchange, least: int) -> float | None:
-        """When to look again; None when nobody is worth waiting for."""
+    def _end_overdue(self, exchange: Exchange) -> None:
+        """Frees the places of uploads that stand still, or keep others from theirs."""
         now_s = asyncio.get_running_loop().time()
-        phase = exchange.key.phase
-        absent = exchange.tasks.keys() - self._connections.keys()
-        graces_s = {}
-        if sum(isinstance(one, Answered) for one in exchange.outcomes.values()) >= least:
-            late = {member for member in exchange.tasks if (member, phase) in self._late}
-            absent |= late - exchange.queued
-            if exchange.patience_s is not None:
-                exchange.enough_s = exchange.enough_s or now_s
-                graces_s = dict.fromkeys(exchange.tasks, exchange.enough_s + exchange.patience_s)
-        for member in absent:
-            left_s = exchange.first_left_s.get(member, exchange.opened_s)
-            if (member, phase) not in self._late:
-                graces_s[member] = left_s + self._grace_s
-            elif member in self._connections and exchange.patience_s is None:
-                graces_s[member] = exchange.opened_s + self._grace_s
-            else:  # it was given its time in an earlier round
-                graces_s[member] = exchange.opened_s
-        return exchange.wait_until(now_s, graces_s)
-
-    def _end_stalled(self, exchange: Exchange) -> None:
-        """Frees the places of uploads that stand still."""
-        for member in exchange.stalled(asyncio.get_running_loop().time()):
+        for member in exchange.uploads.overdue(now_s, crowded=exchange.crowded):
             if member in self._connections:
-                fault = MemberFault(member, f"its upload for {exchange.key} stands still")
-                self._fault(self._connections[member], exchange, fault)
+                what = f"its upload for {exchange.key} stands still, or is too slow for the others"
+                self._fault(self._connections[member], exchange, MemberFault(member, what))
 
     def _end(self, exchange: Exchange) -> None:
         """Closes a task: whoever has not answered is late, and is told so."""
         del self._open[exchange.key]
+        missed = exchange.missed(asyncio.get_running_loop().time())
+        self._late |= {(member, exchange.key.phase) for member in missed}
         for member in exchange.tasks:
             if member in exchange.outcomes:
                 continue
-            exchange.outcomes[member] = Absent()
-            waits = exchange.round is not None and exchange.round.is_waiting(member)
-            if not waits and member not in exchange.queued:
-                self._late.add((member, exchange.key.phase))  # who waits for its turn is not
+            exchange.outcomes[member] = Absent(member in missed)
             if exchange.round is not None:
                 exchange.round.drop(member)
             if member in self._connections:
@@ -236,6 +223,7 @@ class ExchangeService:
         for exchange in self._open.values():
             if member in exchange.tasks and member not in exchange.outcomes:
                 connection.send(exchange)
+                exchange.waiting.join(member)
                 exchange.changed.set()
         reader = asyncio.create_task(self._read(connection, context))
         try:
@@ -270,8 +258,8 @@ class ExchangeService:
         del self._connections[member]
         self._monitor.emit(MemberLeft(member))
         for exchange in self._open.values():
-            exchange.first_left_s.setdefault(member, asyncio.get_running_loop().time())
-            exchange.progress_s.pop(member, None)
+            exchange.waiting.leave(member, asyncio.get_running_loop().time())
+            exchange.uploads.end(member)
             if exchange.round is not None and member in exchange.tasks:
                 exchange.round.drop(member)
                 self._clear_next(exchange)
@@ -364,7 +352,7 @@ class ExchangeService:
         if exchange.round is None:
             raise MemberFault(connection.member, f"sent array bytes for {exchange.key}")
         receipt = exchange.round.add(connection.member, offset, data)
-        exchange.progress_s[connection.member] = asyncio.get_running_loop().time()
+        exchange.uploads.move(connection.member, asyncio.get_running_loop().time())
         if receipt is not None:
             self._settle(connection, exchange, receipt)
             self._clear_next(exchange)
@@ -408,7 +396,7 @@ class ExchangeService:
             return
         clear = wire.CoordinatorFrame(clear=wire.Clear(id=exchange.key.to_wire()))
         for member in exchange.round.cleared():
-            exchange.progress_s[member] = asyncio.get_running_loop().time()
+            exchange.uploads.begin(member, asyncio.get_running_loop().time())
             if member in self._connections and not exchange.round.all_cleared:
                 self._connections[member].send(clear)
 

@@ -23,7 +23,7 @@ from client_sdk.recipes.propensity import fold as recipe
 from coordinator.aggregation import SecureAggregation
 from coordinator.cohort import choose
 from coordinator.config import Deadlines
-from coordinator.grid import ABSENT_CODE, Expectation, LinkGrid, task_key
+from coordinator.grid import ABSENT_CODE, UNHEARD_CODE, Expectation, LinkGrid, task_key
 from coordinator.monitor import (
     AttemptFailed,
     MemberRefused,
@@ -164,7 +164,8 @@ class PrivateSumStrategy(Strategy):
         finally:
             if self._aggregation is not None:
                 self._aggregation.close()
-        grid.send_and_receive(self._publication(grid), timeout=self._deadlines.round_s)
+        publish_s = self._terms.deadlines.publish_s
+        grid.send_and_receive(self._publication(grid), timeout=publish_s)
         self._set_status(Status.FINISHED)
         self._monitor.emit(
             StudyFinished(
@@ -180,6 +181,7 @@ class PrivateSumStrategy(Strategy):
     def _learn(self, grid: Grid, willing: set[str]) -> Result:
         """All rounds, one private sum each."""
         arrays, result = self._arrays(), Result()
+        contribute_s = self._terms.deadlines.contribute_s
         for round_number in range(self._rounds_before + 1, self._terms.privacy.rounds + 1):
             attempt = self._attempts_before
             while True:
@@ -188,7 +190,7 @@ class PrivateSumStrategy(Strategy):
                     return result
                 attempt += 1
                 messages = self._open(round_number, attempt, arrays, grid, willing)
-                replies = grid.send_and_receive(messages, timeout=self._deadlines.round_s)
+                replies = grid.send_and_receive(messages, timeout=contribute_s)
                 released, _ = self.aggregate_train(round_number, replies)
                 if released is not None:
                     break
@@ -280,7 +282,10 @@ class PrivateSumStrategy(Strategy):
         config = ConfigRecord({"terms_hash": self._terms.hash})
         messages = list(self.configure_train(round_number, arrays, config, grid))
         if isinstance(grid, LinkGrid) and messages:
-            expectation = Expectation(least=self._round.least, round=self._round)
+            expectation = Expectation(
+                least=self._round.least, round=self._round, needed=True,
+                patience_s=self._terms.deadlines.grace_s,
+            )  # fmt: skip
             grid.expect(task_key(messages[0]), expectation)
         return messages
 
@@ -318,7 +323,7 @@ class PrivateSumStrategy(Strategy):
                 self._standing.strike(name)
             else:
                 self._aggregation.missed(name, reply)
-                if reply.error.code != ABSENT_CODE:
+                if reply.error.code not in (ABSENT_CODE, UNHEARD_CODE):
                     self._aggregation.lost(name)
             if not reply.has_error():
                 self._add_simulated(open_round, name, reply)

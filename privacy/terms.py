@@ -10,27 +10,31 @@ import functools
 import hashlib
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NewType, Self
+from typing import Annotated, Any, Final, Literal, NewType, Self
 
 import rfc8785
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     StringConstraints,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
 from privacy.errors import TermsError
 
 __all__ = [
+    "PHASES_AHEAD",
     "Column",
     "DataContract",
     "IdentityText",
     "MemberName",
     "Name",
+    "PhaseDeadlines",
     "PrivacyTerms",
     "RosterEntry",
     "StrictModel",
@@ -50,6 +54,10 @@ BILLIONTHS = 1_000_000_000
 LARGEST_INTEGER = 2**53 - 1
 """Beyond it JSON numbers are not the same everywhere; then they stand as text."""
 LARGEST_NUMBER = 1e15
+
+LONGEST_PHASE_S: Final = 86_400.0
+PHASES_AHEAD: Final = ("advertise", "share", "deliver", "reserve", "witness", "grant")
+"""Phases that prepare coming attempts, while the present one is worked on."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 IdentityText = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -208,8 +216,46 @@ class PrivacyTerms(StrictModel):
         return self.noise_multiplier / math.sqrt(self.honest_survivors)
 
 
+class PhaseDeadlines(StrictModel):
+    """How long the phases of a study may take, in seconds: for both sides, and known before.
+
+    None of it changes a guarantee: however long anybody waits, N - D contributions and t signatures
+    are needed. It decides who is in a round, so it depends on nothing but these numbers and clocks.
+    """
+
+    propose_s: float = Field(default=120.0, gt=0, le=LONGEST_PHASE_S)
+    keys_s: float = Field(default=30.0, gt=0, le=LONGEST_PHASE_S)
+    """For each phase ahead of time: advertise, share, deliver; reserve, witness, grant."""
+    contribute_s: float = Field(default=30.0, gt=0, le=LONGEST_PHASE_S)
+    unmask_s: float = Field(default=30.0, gt=0, le=LONGEST_PHASE_S)
+    """For confirm, and for unmask."""
+    publish_s: float = Field(default=30.0, gt=0, le=LONGEST_PHASE_S)
+    grace_s: float = Field(default=1.0, ge=0, le=LONGEST_PHASE_S)
+    """For the others once N - D have contributed, or t have confirmed or unmasked; they have as
+    long again as those took if that is more. And for a member whose stream broke."""
+    keys_grace_s: float = Field(default=10.0, ge=0, le=LONGEST_PHASE_S)
+    """For the others once N - D have answered a phase ahead of time."""
+
+    def of(self, phase: str) -> float:
+        """The deadline of a phase, from the moment it begins, in seconds.
+
+        Raises:
+            TermsError: if there is no such phase.
+        """
+        for deadline_s, phases in (
+            (self.propose_s, ("propose",)),
+            (self.keys_s, PHASES_AHEAD),
+            (self.contribute_s, ("contribute",)),
+            (self.unmask_s, ("confirm", "unmask")),
+            (self.publish_s, ("publish",)),
+        ):
+            if phase in phases:
+                return deadline_s
+        raise TermsError(f"no study has a phase {phase!r:.80}")
+
+
 class Terms(StrictModel):
-    """One study, complete: purpose, recipe, data contract, privacy and roster."""
+    """One study, complete: purpose, recipe, data contract, privacy, roster and deadlines."""
 
     version: Literal[1] = 1
     alliance: Name
@@ -223,6 +269,16 @@ class Terms(StrictModel):
     contract: DataContract
     privacy: PrivacyTerms
     roster: tuple[RosterEntry, ...] = Field(min_length=3, max_length=100_000)
+    deadlines: PhaseDeadlines = PhaseDeadlines()
+    """Left out of the document where they are the defaults, as in terms from before there were any:
+    so neither those terms' hashes nor, within version 1, the defaults ever change."""
+
+    @model_serializer(mode="wrap")
+    def _without_default_deadlines(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = write(self)
+        if self.deadlines == PhaseDeadlines():
+            document.pop("deadlines", None)
+        return document
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -246,7 +302,7 @@ class Terms(StrictModel):
         try:
             terms = cls.model_validate_json(document)
         except ValidationError as error:
-            raise TermsError(f"terms: {first_problem(error)}") from error
+            raise TermsError(f"terms: {first_problem(error)}{_if_newer(error)}") from error
         terms.hash  # noqa: B018  (raises here, not later, if there is no canonical form)
         return terms
 
@@ -259,10 +315,13 @@ class Terms(StrictModel):
         """
         try:
             terms = cls.model_validate(_with_reals(document), strict=False)
-        except (ValidationError, ValueError) as error:
-            problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
+            is_canonical = terms.canonical() == rfc8785.dumps(dict(document))
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            problem = str(error)
+            if isinstance(error, ValidationError):
+                problem = first_problem(error) + _if_newer(error)
             raise TermsError(f"terms: {problem}") from error
-        if terms.canonical() != rfc8785.dumps(dict(document)):
+        if not is_canonical:
             raise TermsError("terms: are not in canonical form")
         return terms
 
@@ -311,6 +370,13 @@ class Terms(StrictModel):
             f"member {member}: not in the roster of study {self.study}; "
             f"the roster names {', '.join(entry.name for entry in self.roster[:10])}"
         )
+
+
+def _if_newer(error: ValidationError) -> str:
+    """What else may be wrong where a document has what this version does not know."""
+    problem = error.errors(include_url=False)[0]
+    unknown = problem["type"] == "extra_forbidden" or problem["loc"] == ("version",)
+    return "; update this software if the terms were made by a newer one" if unknown else ""
 
 
 def _with_reals(value: Any) -> Any:

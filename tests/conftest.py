@@ -10,7 +10,14 @@ from hypothesis import settings
 
 from privacy.certificates import Authority
 from privacy.identity import Identity
-from privacy.terms import Column, DataContract, PrivacyTerms, RosterEntry, Terms
+from privacy.terms import (
+    Column,
+    DataContract,
+    PhaseDeadlines,
+    PrivacyTerms,
+    RosterEntry,
+    Terms,
+)
 from protos.tls import TlsMaterial
 
 # A shared machine may pause for longer than any deadline; equal runs find equal examples.
@@ -48,6 +55,7 @@ def make_terms(
     dimension: int = 6,
     contract: DataContract | None = None,
     settings: dict[str, Any] | None = None,
+    deadlines: dict[str, float] | None = None,
     **privacy: Any,
 ) -> Terms:
     """Small terms that keep every rule; keyword arguments change the privacy parameters."""
@@ -79,6 +87,7 @@ def make_terms(
             )
             for index in range(members)
         ),
+        deadlines=PhaseDeadlines(**(deadlines or {})),
     )
 
 

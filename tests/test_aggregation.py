@@ -43,10 +43,12 @@ DIMENSION = dimension(make_contract(), PropensitySettings.model_validate(SETTING
 TERMS = make_terms(
     members=5, dimension=DIMENSION, settings=SETTINGS, declared=10, noise_multiplier=4.0,
     rounds=24, max_attempts=30,
+    deadlines={"keys_s": 10.0, "contribute_s": 10.0, "unmask_s": 10.0, "grace_s": 0.3,
+               "keys_grace_s": 0.5},
 )  # fmt: skip
 NAMES = tuple(entry.name for entry in TERMS.roster)
 BAD = "member-4"
-DEADLINES = Deadlines(assemble_s=5.0, round_s=10.0, keys_s=0.5, reconnect_grace_s=0.3)
+DEADLINES = Deadlines(assemble_s=5.0)
 
 Tamper = Callable[[TaskKey, Answer], Answer]
 

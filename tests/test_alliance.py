@@ -29,7 +29,7 @@ from tests.conftest import identity, make_contract, make_terms
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = {"model": "logistic", "learning_rate": 1.0}
-DEADLINES = {"round_s": 10.0, "reconnect_grace_s": 0.5, "assemble_s": 20.0}
+DEADLINES = {"keys_s": 10.0, "contribute_s": 10.0, "unmask_s": 10.0, "grace_s": 0.5}
 
 
 def terms(rounds: int = 5, spare: int = 2, **changes: Any) -> Terms:
@@ -41,6 +41,7 @@ def terms(rounds: int = 5, spare: int = 2, **changes: Any) -> Terms:
         rounds=rounds,
         max_attempts=rounds + spare,
         noise_multiplier=6.0,
+        deadlines=DEADLINES,
         **changes,
     )
 
@@ -76,7 +77,7 @@ def local_alliance(
             LocalMember(entry.name, identity(entry.name), 20, {"path": str(data)}, policy)
         )
     return LocalAlliance(
-        folder / "alliance", study, members, deadlines=DEADLINES, database=database
+        folder / "alliance", study, members, deadlines={"assemble_s": 60.0}, database=database
     )
 
 

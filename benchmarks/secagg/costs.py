@@ -21,7 +21,7 @@ from privacy.keystream import counter_mode
 from privacy.secagg import Attempt, Cohort, KeySets, MaskingMember, Setup, Unmasking
 from privacy.secagg.masking import apply_masks
 from privacy.secagg.messages import Lists, Revealed, Signatures
-from privacy.terms import PrivacyTerms, RosterEntry, Terms
+from privacy.terms import PhaseDeadlines, PrivacyTerms, RosterEntry, Terms
 
 __all__ = [
     "STAGES",
@@ -39,6 +39,10 @@ __all__ = [
 STAGES: Final = ("advertise", "share", "deliver", "mask", "confirm", "unmask")
 MODEL: Final = hashlib.sha256(b"a public state").digest()
 RAW_BLOCK: Final = 1 << 18
+PATIENT: Final = PhaseDeadlines(
+    keys_s=3600.0, contribute_s=3600.0, unmask_s=3600.0, grace_s=60.0, keys_grace_s=3600.0
+)
+"""A thousand members on one processor answer one after the other."""
 
 _T = TypeVar("_T")
 
@@ -73,6 +77,7 @@ def study(members: int, colluders: int, dropouts: int, dimension: int, *, rounds
             RosterEntry(name=name, identity=identity(name).public, declared_consumers=10)
             for name in names
         ),
+        deadlines=PATIENT,
     )
     return Setup.of(terms)
 

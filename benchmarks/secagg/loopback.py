@@ -36,8 +36,7 @@ from protos.tls import TlsMaterial
 
 __all__ = ["RoundCost", "measure_rounds"]
 
-PATIENT: Final = Deadlines(assemble_s=600.0, round_s=3600.0, keys_s=3600.0, reconnect_grace_s=60.0)
-"""A thousand members on one processor answer one after the other."""
+PATIENT: Final = Deadlines(assemble_s=600.0)
 LONGEST_WAIT_S: Final = 3600.0
 LIFETIME: Final = dt.timedelta(hours=12)
 
@@ -252,7 +251,7 @@ class _Study:
         )  # fmt: skip
         messages = self._messages(unmasking, asked)
         self._grid.expect(task_key(messages[0]), Expectation(least=round_.least, round=round_))
-        self._grid.send_and_receive(messages, timeout=PATIENT.round_s)
+        self._grid.send_and_receive(messages, timeout=self._terms.deadlines.contribute_s)
         round_.close()
         collected_s = time.monotonic()
         self._aggregation.unmask(round_)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from privacy.errors import TermsError
-from privacy.terms import Terms
+from privacy.terms import PHASES_AHEAD, PhaseDeadlines, Terms
 from tests.conftest import identity
 
 PRIVACY = {
@@ -146,8 +146,13 @@ def test_unknown_keys_are_refused(where: tuple[Any, ...]) -> None:
     for step in where:
         target = target[step]
     target["surprise"] = 1
-    with pytest.raises(TermsError, match="surprise"):
+    with pytest.raises(TermsError, match=r"surprise.*; update this software if"):
         parse(changed)
+
+
+def test_another_version_is_refused_with_the_remedy() -> None:
+    with pytest.raises(TermsError, match=r"version: .* 1; update this software if"):
+        parse(document() | {"version": 2})
 
 
 def test_settings_that_imitate_the_canonical_form_are_refused() -> None:
@@ -260,3 +265,40 @@ def test_entry_names_the_stranger() -> None:
     assert terms.entry("member-3").declared_consumers == 1000
     with pytest.raises(TermsError, match="mallory"):
         terms.entry("mallory")
+
+
+def test_terms_from_before_there_were_deadlines_keep_their_hash() -> None:
+    old = parse(document())
+    assert b"deadlines" not in old.canonical()
+    assert "deadlines" not in old.model_dump_json()
+    defaults = parse(document() | {"deadlines": {}})
+    assert defaults == old
+    assert defaults.hash == old.hash
+    assert old.deadlines.contribute_s == 30.0
+
+
+def test_deadlines_are_signed() -> None:
+    hashes = {parse(document()).hash}
+    for name in PhaseDeadlines.model_fields:
+        terms = parse(document() | {"deadlines": {name: 7.5}})
+        assert Terms.from_json(terms.model_dump_json()) == terms
+        assert Terms.from_canonical(json.loads(terms.canonical())) == terms
+        hashes.add(terms.hash)
+    assert len(hashes) == len(PhaseDeadlines.model_fields) + 1
+
+
+def test_every_phase_has_its_deadline() -> None:
+    deadlines = PhaseDeadlines(
+        propose_s=1.0, keys_s=2.0, contribute_s=3.0, unmask_s=4.0, publish_s=5.0
+    )
+    assert [deadlines.of(phase) for phase in ("propose", "contribute", "publish")] == [1, 3, 5]
+    assert {deadlines.of(phase) for phase in PHASES_AHEAD} == {2.0}
+    assert {deadlines.of(phase) for phase in ("confirm", "unmask")} == {4.0}
+    with pytest.raises(TermsError, match="no study has a phase 'guess'"):
+        deadlines.of("guess")
+
+
+@pytest.mark.parametrize("change", [{"contribute_s": 0.0}, {"grace_s": -1.0}, {"keys_s": 1e6}])
+def test_deadlines_out_of_range_are_refused(change: dict[str, float]) -> None:
+    with pytest.raises(TermsError, match=f"deadlines.{next(iter(change))}"):
+        parse(document() | {"deadlines": change})
