@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from client_sdk.joining_cli import add_commands
+from client_sdk.leaving_cli import add_commands as add_leaving_commands
 from privacy.errors import AllianceError
 
 __all__ = ["app", "main"]
@@ -93,6 +94,7 @@ def score(
 
 
 add_commands(app)
+add_leaving_commands(app)
 
 
 def main() -> None:

@@ -104,6 +104,10 @@ class Enrolment:
         """Leaves a vouch; how many the coordinator keeps of that member now."""
         return int(self._call(self._stub.Vouch, wire.VouchRequest(vouch=vouch)).vouches)
 
+    def leave(self, departure: bytes) -> None:
+        """Tells that this member left; again is the same."""
+        self._call(self._stub.Leave, wire.LeaveRequest(departure=departure))
+
     def _call(self, method: Any, request: Any) -> Any:
         try:
             return method(request, timeout=TIMEOUT_S)

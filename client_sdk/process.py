@@ -9,7 +9,9 @@ import logging
 import resource
 import secrets
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +26,7 @@ from client_sdk.node import Node
 from client_sdk.recipes.model_file import load_model, save_model
 from client_sdk.session import Session
 from client_sdk.witnessing import Witnessing
-from privacy.errors import BudgetRefusal, ConfigurationError, DataError, RecipeError
+from privacy.errors import AllianceError, BudgetRefusal, ConfigurationError, DataError, RecipeError
 from privacy.fixedpoint import SHARE_SCALE
 from privacy.identity import Identity, IdentityKey
 from privacy.noise import DiscreteGaussian
@@ -45,6 +47,9 @@ __all__ = [
 ]
 
 _LOG = logging.getLogger(__name__)
+
+LEFT_LOOK_S: Final = 2.0
+"""How often a running node looks whether its member left."""
 
 
 def read_contract(path: Path) -> DataContract:
@@ -141,6 +146,11 @@ def open_node(path: Path, *, spending: bool = False) -> tuple[NodeConfig, Node]:
     contract = read_contract(config.contract)
     journal = open_journal(config)
     if spending:
+        if journal.account.left is not None:
+            raise ConfigurationError(
+                f"{path}: {config.member} has left the alliance, so its node does not run; to come "
+                "back, make a new node folder with alliance-node init"
+            )
         try:
             journal.adopt(config.policy.budget.rule())
         except BudgetRefusal as error:
@@ -220,8 +230,9 @@ async def serve(config: NodeConfig, node: Node) -> None:
         proxy=config.proxy,
     )
     settle()
-    keeping = asyncio.create_task(credentials.keep(session.reconnect))
     running = asyncio.ensure_future(session.run())
+    leaving = asyncio.create_task(_end_when_left(journal, running.cancel))
+    keeping = asyncio.create_task(credentials.keep(session.reconnect))
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, running.cancel)
@@ -231,6 +242,25 @@ async def serve(config: NodeConfig, node: Node) -> None:
         _LOG.info("stopped")
     finally:
         keeping.cancel()
+        leaving.cancel()
+
+
+async def _end_when_left(journal: SqliteJournal, end: Callable[[], object]) -> None:
+    """Ends this process once the member left, which another one records in its ledger.
+
+    Nothing is spent meanwhile: the ledger refuses from the entry on.
+    """
+    while True:
+        await asyncio.sleep(LEFT_LOOK_S)
+        try:
+            left = await asyncio.to_thread(lambda: journal.account.left)
+        except AllianceError:
+            _LOG.exception("the ledger cannot be read")
+            continue
+        if left is not None:
+            _LOG.info("this member left the alliance; its node ends")
+            end()
+            return
 
 
 def _software() -> str:

@@ -2,7 +2,7 @@
 
 A stream is refused, or ended, numbered as in the code, if its member
  (1) was never admitted, or
- (2) was revoked, or
+ (2) was revoked, or left, or
  (3) shows a certificate of a TLS key that it has replaced since, or
  (4) shows one that is past its time (TLS looks at that only when the stream begins).
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -92,6 +92,14 @@ class Admittance:
             _LOG.exception("the registry cannot be read")
         return self._judge(name, facts)
 
+    def left(self, names: Iterable[str]) -> frozenset[str]:
+        """Those of these members that left the alliance by their own word, as of the last look."""
+        return frozenset(
+            name
+            for name in names
+            if (member := self._members.get(name)) is not None and member.departure is not None
+        )
+
     async def watch(self, changed: Callable[[], None]) -> None:
         """Looks again and again until cancelled, and calls back after each look."""
         while True:
@@ -111,7 +119,13 @@ class Admittance:
                 f"{name} is not admitted to this alliance; ask the operator for an invitation",
                 lasting=True,
             )
-        if member.reason is not None:  # (2)
+        if member.departure is not None:  # (2)
+            return Refusal(
+                f"{name} left the alliance; to come back it is admitted anew, from a new node "
+                "folder",
+                lasting=True,
+            )
+        if member.reason is not None:
             return Refusal(f"{name} was revoked: {member.reason}; ask the operator", lasting=True)
         if facts.key_hash != member.tls_key:  # (3)
             return Refusal(

@@ -7,7 +7,8 @@ Checks, numbered as in the code:
  (4) a renewal carries a nonce of ours, fresh and unused, and the signature of the identity that
      the member was admitted with; whether its present certificate still holds does not matter;
  (5) whoever was revoked gets nothing;
- (6) a vouch is signed by a member and about another member's present identity.
+ (6) a vouch is signed by a member and about another member's present identity;
+ (7) a departure is signed by the identity, and names the ledger, that the member was admitted with.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from coordinator.registry import MemberRecord, Registry
 from coordinator.server_credentials import renewing_credentials
 from privacy.admission import Admissions, Vouch
 from privacy.certificates import Authority, read_signing_request
+from privacy.departure import Departure
 from privacy.errors import AllianceError, BadSignature, ConfigurationError, MalformedBody
 from privacy.membership import open_request, verify_renewal
 from privacy.terms import Terms
@@ -94,7 +96,7 @@ class Refusals:
 
 
 class EnrolmentService(membership_pb2_grpc.EnrolmentServicer):
-    """Admits, renews, and collects vouches.
+    """Admits, renews, collects vouches, and lets members go.
 
     Args:
         authority: issues members' certificates.
@@ -198,6 +200,26 @@ class EnrolmentService(membership_pb2_grpc.EnrolmentServicer):
 
         return await self._answer(context, work)
 
+    async def Leave(  # noqa: N802
+        self, request: wire.LeaveRequest, context: Any
+    ) -> wire.LeaveReply:
+        """Ends a membership by the member's own word."""
+
+        async def work() -> wire.LeaveReply:
+            try:  # (7)
+                departure = Departure.from_json(request.departure)
+            except MalformedBody as error:
+                raise Declined("malformed", str(error)) from error
+            except BadSignature as error:
+                raise Declined("unsigned", str(error)) from error
+            if departure.alliance != self._alliance:
+                raise Declined("other_alliance", self._alliance)
+            await asyncio.to_thread(self._registry.depart, departure, now=self._clock())
+            _LOG.info("%s left the alliance", departure.member)
+            return wire.LeaveReply()
+
+        return await self._answer(context, work)
+
     def _check_renewal(self, request: wire.RenewRequest) -> MemberRecord:
         """Whose renewal this is, if it may have one.
 
@@ -219,7 +241,9 @@ class EnrolmentService(membership_pb2_grpc.EnrolmentServicer):
             )
         except BadSignature as error:
             raise Declined("bad_renewal") from error
-        if member.reason is not None:  # (5)
+        if member.departure is not None:  # (5)
+            raise Declined("left")
+        if member.reason is not None:
             raise Declined("revoked", member.reason)
         return member
 

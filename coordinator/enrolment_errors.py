@@ -25,6 +25,8 @@ Decline = Literal[
     "stale_nonce",
     "bad_renewal",
     "not_a_voucher",
+    "left",
+    "not_its_ledger",
     "too_many",
     "not_tls_1_3",
     "unusable",
@@ -103,6 +105,20 @@ _TABLE: Final[dict[Decline, tuple[grpc.StatusCode, str]]] = {
     "not_a_voucher": (
         _S.PERMISSION_DENIED,
         "only a member's vouch for another admitted member's present identity is kept",
+    ),
+    "left": (
+        _S.PERMISSION_DENIED,
+        (
+            "this member left the alliance; to come back it makes a new node folder with "
+            "alliance-node init and asks the operator for an invitation"
+        ),
+    ),
+    "not_its_ledger": (
+        _S.PERMISSION_DENIED,
+        (
+            "the departure names other keys than this member was admitted with; send the one that "
+            "alliance-node leave wrote in that member's own folder"
+        ),
     ),
     "too_many": (
         _S.RESOURCE_EXHAUSTED,

@@ -1,4 +1,4 @@
-"""The commands of `alliance-coordinator` about members: authority, invite, admit, revoke."""
+"""The commands of `alliance-coordinator` about members: authority, invite, admit, revoke, left."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def add_commands(app: typer.Typer) -> None:
     authority = typer.Typer(help="The alliance's certificate authority.", no_args_is_help=True)
     authority.command("init")(authority_init)
     app.add_typer(authority, name="authority")
-    for command in (invite, admit, countersign, revoke, members, enrolment):
+    for command in (invite, admit, countersign, revoke, left, members, enrolment):
         app.command()(command)
 
 
@@ -173,6 +173,33 @@ def revoke(
     )
 
 
+def left(
+    departure: Annotated[Path, typer.Argument(help="departure.json, as alliance-node leave wrote")],
+    config: ConfigOption = Path("coordinator.toml"),
+    json: JsonOption = False,
+) -> None:
+    """Takes a member's signed word that it left, where it could not reach the enrolment service."""
+    from coordinator.authority import alliance_of, open_authority, utc_now
+    from coordinator.registry import Registry
+    from privacy.departure import Departure
+
+    settings = _enrolment(config)
+    now = utc_now()
+    word = _checked(departure, Departure.from_json, _read(departure))
+    alliance = alliance_of(open_authority(settings.authority, now=now))
+    if word.alliance != alliance:
+        raise ConfigurationError(
+            f"{departure}: is about {word.alliance}, this alliance is {alliance}"
+        )
+    Registry(settings.registry).depart(word, now=now)
+    typer.echo(
+        jsonlib.dumps({"member": word.member, "alliance": alliance})
+        if json
+        else f"{word.member} has left; studies whose terms name it go on without it while enough "
+        "remain"
+    )
+
+
 def members(
     config: ConfigOption = Path("coordinator.toml"),
     request: Annotated[str, typer.Option(help="print this member's request, to vouch for")] = "",
@@ -196,6 +223,7 @@ def members(
             "declared_consumers": one.declared_consumers,
             "vouches": words.count((one.name, one.identity)),
             "revoked": one.reason,
+            "left": one.departure is not None,
         }
         for one in everybody.values()
     ]
@@ -204,6 +232,7 @@ def members(
         return
     for row in rows:
         standing = "member" if row["revoked"] is None else f"revoked: {row['revoked']}"
+        standing = "left" if row["left"] else standing
         typer.echo(f"{row['member']:<20} {row['identity']}  {row['vouches']} vouches  {standing}")
 
 

@@ -17,16 +17,18 @@ from typing import Any, Final
 from coordinator.enrolment_errors import Declined
 from privacy.admission import Vouch
 from privacy.certificates import read_signing_request
+from privacy.departure import Departure
 from privacy.errors import ConfigurationError
 from privacy.membership import MembershipRequest, new_secret, open_request, secret_hash
 
 __all__ = ["MemberRecord", "Registry"]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE member (
   name TEXT PRIMARY KEY, identity TEXT NOT NULL, ledger TEXT NOT NULL, tls_key TEXT NOT NULL,
-  request BLOB NOT NULL, admitted_ms INTEGER NOT NULL, revoked_ms INTEGER, reason TEXT NOT NULL
+  request BLOB NOT NULL, admitted_ms INTEGER NOT NULL, revoked_ms INTEGER, reason TEXT NOT NULL,
+  departure BLOB
 ) STRICT;
 CREATE TABLE invitation (
   secret_hash TEXT PRIMARY KEY, name TEXT NOT NULL, expires_ms INTEGER NOT NULL,
@@ -36,9 +38,14 @@ CREATE TABLE vouch (
   member TEXT NOT NULL, identity TEXT NOT NULL, voucher TEXT NOT NULL, document BLOB NOT NULL,
   PRIMARY KEY (member, identity, voucher)
 ) STRICT;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 """
+_FROM_1: Final = ("ALTER TABLE member ADD COLUMN departure BLOB", "PRAGMA user_version = 2")
+"""From version 1, which kept no departures."""
+_VOID_INVITATIONS: Final = "DELETE FROM invitation WHERE name = ? AND used_by IS NULL"
 BUSY_S: Final = 10.0
+LEFT: Final = "it left the alliance"
+"""What stands as the reason where nobody else ended the membership."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +55,8 @@ class MemberRecord:
     Args:
         tls_key: hash of the public TLS key that its certificates may have.
         request: its signed membership request.
-        reason: why it was revoked; None while it is a member.
+        reason: why it was revoked, or that it left; None while it is a member.
+        departure: its own signed word that it left; None if it did not.
     """
 
     name: str
@@ -58,6 +66,7 @@ class MemberRecord:
     request: bytes
     admitted: dt.datetime
     reason: str | None
+    departure: bytes | None
 
     @property
     def declared_consumers(self) -> int:
@@ -86,6 +95,9 @@ class Registry:
             (version,) = rows.execute("PRAGMA user_version").fetchone()
             if version == 0:
                 for statement in _SCHEMA.split(";\n"):
+                    rows.execute(statement)
+            elif version == 1:
+                for statement in _FROM_1:
                     rows.execute(statement)
             elif version != SCHEMA_VERSION:
                 raise ConfigurationError(f"{path}: is of a newer version; update this one")
@@ -135,7 +147,32 @@ class Registry:
                 raise ConfigurationError(
                     f"{name}: no such member; alliance-coordinator members lists them"
                 )
-            rows.execute("DELETE FROM invitation WHERE name = ? AND used_by IS NULL", (name,))
+            rows.execute(_VOID_INVITATIONS, (name,))
+
+    def depart(self, departure: Departure, *, now: dt.datetime) -> None:
+        """Ends a membership by the member's own word; again is the same.
+
+        Raises:
+            Declined: if no member has its name, or that one was admitted with other keys.
+        """
+        with self._transaction() as rows:
+            row = rows.execute(
+                "SELECT * FROM member WHERE name = ?", (departure.member,)
+            ).fetchone()
+            if row is None:
+                raise Declined("not_a_member")
+            if (row["identity"], row["ledger"]) != (departure.identity, departure.ledger):
+                raise Declined("not_its_ledger")
+            if row["revoked_ms"] is None:
+                rows.execute(
+                    "UPDATE member SET revoked_ms = ?, reason = ? WHERE name = ?",
+                    (_ms(now), LEFT, departure.member),
+                )
+            rows.execute(
+                "UPDATE member SET departure = ? WHERE name = ?",
+                (departure.canonical(), departure.member),
+            )
+            rows.execute(_VOID_INVITATIONS, (departure.member,))
 
     # Invitations.
 
@@ -263,7 +300,7 @@ def _admit(
     if clash is not None:
         raise Declined("taken_key")
     rows.execute(
-        "INSERT OR REPLACE INTO member VALUES (?, ?, ?, ?, ?, ?, NULL, '')",
+        "INSERT OR REPLACE INTO member VALUES (?, ?, ?, ?, ?, ?, NULL, '', NULL)",
         (request.member, request.identity, request.ledger, tls_key, signed, _ms(now)),
     )
 
@@ -277,6 +314,7 @@ def _record(row: Any) -> MemberRecord:
         row["request"],
         dt.datetime.fromtimestamp(row["admitted_ms"] / 1000, dt.UTC),
         row["reason"] if row["revoked_ms"] is not None else None,
+        row["departure"],
     )
 
 

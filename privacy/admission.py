@@ -27,6 +27,7 @@ from privacy.terms import IdentityText, Name, RosterEntry, StrictModel, Terms, f
 
 __all__ = [
     "Admissions",
+    "SignatureText",
     "Vouch",
     "check_admissions",
     "fingerprint",

@@ -23,8 +23,7 @@ class Desk:
         self.folder = folder
         self.config = folder / "coordinator.toml"
         self.config.write_text(
-            'study = "terms.json"\nstate = "state"\n[enrolment]\naddress = "localhost:9444"\n'
-            'hosts = ["localhost"]\n'
+            'state = "state"\n[enrolment]\naddress = "localhost:9444"\nhosts = ["localhost"]\n'
         )
         said = self.operator("authority", "init", str(folder / "authority"), "--alliance", "test")
         self.pin = said.split()[-1]
@@ -156,3 +155,35 @@ def test_a_coordinator_without_an_enrolment_table_is_told_so(desk: Desk) -> None
     desk.config.write_text('study = "terms.json"\nstate = "state"\n')
     with pytest.raises(ConfigurationError, match=r"has no \[enrolment\] table; add one"):
         desk.operator("invite", "newcomer", "--config", str(desk.config))
+
+
+def test_a_departure_is_taken_by_hand(desk: Desk) -> None:
+    made = json.loads(desk.init())
+    desk.admit("newcomer", made["fingerprint"])
+    config = str(desk.folder / "newcomer" / "node.toml")
+    with pytest.raises(ConfigurationError, match="give --yes as well"):
+        desk.member("leave", config, "--json")
+    said = json.loads(desk.member("leave", config, "--yes", "--json"))
+    assert said["told"] is False
+    assert "alliance-coordinator left departure.json" in said["by_hand"]
+    departure = Path(said["departure"])
+    desk.operator("left", str(departure), "--config", str(desk.config))
+    assert desk.operator("members", "--config", str(desk.config)).endswith("  left")
+    (row,) = json.loads(desk.operator("members", "--json", "--config", str(desk.config)))
+    assert row["left"] is True
+    departure.write_bytes(departure.read_bytes().replace(b"newcomer", b"oldcomer"))
+    with pytest.raises(ConfigurationError, match="signature"):
+        desk.operator("left", str(departure), "--config", str(desk.config))
+    assert desk.member("models", config) == "no model contains this member: nothing ever left it"
+
+
+def test_leaving_is_asked_about(desk: Desk) -> None:
+    desk.init()
+    config = desk.folder / "newcomer" / "node.toml"
+    done = CliRunner().invoke(node_app, ["leave", str(config)], input="n\n")
+    assert done.exit_code == 1
+    assert "for good" in done.output
+    assert not (desk.folder / "newcomer" / "departure.json").exists()
+    done = CliRunner().invoke(node_app, ["leave", str(config)], input="y\n")
+    assert "its ledger spends nothing any more" in done.output
+    assert (desk.folder / "newcomer" / "departure.json").exists()

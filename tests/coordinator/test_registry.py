@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import sqlite3
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from coordinator.enrolment_errors import DECLINES, Declined, declination
 from coordinator.registry import Registry
 from privacy.admission import vouch
 from privacy.certificates import make_signing_request, make_tls_key
+from privacy.departure import Departure, depart
 from privacy.errors import ConfigurationError
 from privacy.membership import MembershipRequest, sign_request
 from tests.conftest import identity
@@ -159,6 +161,64 @@ def test_members_vouch_for_each_other_s_present_identity_only(registry: Registry
     registry.revoke("b", "left", now=NOW)
     with declined("not_a_voucher"):
         registry.add_vouch(vouch(identity("b"), **about))
+
+
+def departure(name: str, seed: str = "", ledger: str | None = None) -> Departure:
+    key = identity(ledger or f"{name}{seed} ledger").public
+    return depart(identity(name + seed), alliance="test", member=name, ledger=key)
+
+
+def test_a_member_leaves_by_its_own_word(registry: Registry) -> None:
+    registry.admit(*request("a"), now=NOW)
+    registry.admit(*request("b"), now=NOW)
+    registry.invite("a", expires=NOW + HOUR, replace=True)
+    word = departure("a")
+    registry.depart(word, now=NOW)
+    registry.depart(word, now=NOW + HOUR)  # its first answer was lost on the way
+    left = registry.members()["a"]
+    assert left.reason == "it left the alliance"
+    assert left.departure is not None
+    assert Departure.from_json(left.departure) == word
+    assert registry.members()["b"].departure is None
+    with declined("not_a_member"):
+        registry.depart(departure("c"), now=NOW)
+    with declined("not_its_ledger"):
+        registry.depart(departure("b", ledger="another"), now=NOW)
+    with declined("not_its_ledger"):
+        registry.depart(departure("b", "stranger"), now=NOW)
+
+
+def test_who_left_is_admitted_anew_and_the_old_word_does_not_touch_it(registry: Registry) -> None:
+    registry.admit(*request("a"), now=NOW)
+    word = departure("a")
+    registry.depart(word, now=NOW)
+    registry.admit(*request("a", "again"), now=NOW)
+    assert registry.members()["a"].departure is None
+    with declined("not_its_ledger"):
+        registry.depart(word, now=NOW)  # a replay
+    assert registry.members()["a"].reason is None
+
+
+def test_leaving_after_a_revocation_keeps_its_reason(registry: Registry) -> None:
+    registry.admit(*request("a"), now=NOW)
+    registry.revoke("a", "its laptop was stolen", now=NOW)
+    registry.depart(departure("a"), now=NOW)
+    assert registry.members()["a"].reason == "its laptop was stolen"
+    assert registry.members()["a"].departure is not None
+
+
+def test_a_registry_of_version_1_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "registry.sqlite"
+    registry = Registry(path)
+    registry.admit(*request("a"), now=NOW)
+    with closing(sqlite3.connect(path)) as rows:
+        rows.execute("ALTER TABLE member DROP COLUMN departure")
+        rows.execute("PRAGMA user_version = 1")
+        rows.commit()
+    registry = Registry(path)
+    assert registry.members()["a"].departure is None
+    registry.depart(departure("a"), now=NOW)
+    assert Registry(path).members()["a"].departure is not None
 
 
 def test_the_registry_holds_no_secret_and_is_its_owner_s(

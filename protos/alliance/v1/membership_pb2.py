@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#protos/alliance/v1/membership.proto\x12\x0b\x61lliance.v1\"\x0e\n\x0cGreetRequest\"r\n\x08Greeting\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x10\n\x08software\x18\x02 \x01(\t\x12\x10\n\x08\x61lliance\x18\x03 \x01(\t\x12\x11\n\tauthority\x18\x04 \x01(\x0c\x12\x0e\n\x06now_ms\x18\x05 \x01(\x04\x12\r\n\x05nonce\x18\x06 \x01(\x0c\".\n\x0bJoinRequest\x12\x0e\n\x06secret\x18\x01 \x01(\x0c\x12\x0f\n\x07request\x18\x02 \x01(\x0c\"Y\n\x0cRenewRequest\x12\x0e\n\x06member\x18\x01 \x01(\t\x12\x17\n\x0fsigning_request\x18\x02 \x01(\x0c\x12\r\n\x05nonce\x18\x03 \x01(\x0c\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"\"\n\x0b\x43\x65rtificate\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\"\x1d\n\x0cVouchRequest\x12\r\n\x05vouch\x18\x01 \x01(\x0c\"\x1d\n\nVouchReply\x12\x0f\n\x07vouches\x18\x01 \x01(\r2\xfd\x01\n\tEnrolment\x12\x39\n\x05Greet\x12\x19.alliance.v1.GreetRequest\x1a\x15.alliance.v1.Greeting\x12:\n\x04Join\x12\x18.alliance.v1.JoinRequest\x1a\x18.alliance.v1.Certificate\x12<\n\x05Renew\x12\x19.alliance.v1.RenewRequest\x1a\x18.alliance.v1.Certificate\x12;\n\x05Vouch\x12\x19.alliance.v1.VouchRequest\x1a\x17.alliance.v1.VouchReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#protos/alliance/v1/membership.proto\x12\x0b\x61lliance.v1\"\x0e\n\x0cGreetRequest\"r\n\x08Greeting\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x10\n\x08software\x18\x02 \x01(\t\x12\x10\n\x08\x61lliance\x18\x03 \x01(\t\x12\x11\n\tauthority\x18\x04 \x01(\x0c\x12\x0e\n\x06now_ms\x18\x05 \x01(\x04\x12\r\n\x05nonce\x18\x06 \x01(\x0c\".\n\x0bJoinRequest\x12\x0e\n\x06secret\x18\x01 \x01(\x0c\x12\x0f\n\x07request\x18\x02 \x01(\x0c\"Y\n\x0cRenewRequest\x12\x0e\n\x06member\x18\x01 \x01(\t\x12\x17\n\x0fsigning_request\x18\x02 \x01(\x0c\x12\r\n\x05nonce\x18\x03 \x01(\x0c\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"\"\n\x0b\x43\x65rtificate\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\"\x1d\n\x0cVouchRequest\x12\r\n\x05vouch\x18\x01 \x01(\x0c\"\x1d\n\nVouchReply\x12\x0f\n\x07vouches\x18\x01 \x01(\r\"!\n\x0cLeaveRequest\x12\x11\n\tdeparture\x18\x01 \x01(\x0c\"\x0c\n\nLeaveReply2\xba\x02\n\tEnrolment\x12\x39\n\x05Greet\x12\x19.alliance.v1.GreetRequest\x1a\x15.alliance.v1.Greeting\x12:\n\x04Join\x12\x18.alliance.v1.JoinRequest\x1a\x18.alliance.v1.Certificate\x12<\n\x05Renew\x12\x19.alliance.v1.RenewRequest\x1a\x18.alliance.v1.Certificate\x12;\n\x05Vouch\x12\x19.alliance.v1.VouchRequest\x1a\x17.alliance.v1.VouchReply\x12;\n\x05Leave\x12\x19.alliance.v1.LeaveRequest\x1a\x17.alliance.v1.LeaveReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,6 +45,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VOUCHREQUEST']._serialized_end=388
   _globals['_VOUCHREPLY']._serialized_start=390
   _globals['_VOUCHREPLY']._serialized_end=419
-  _globals['_ENROLMENT']._serialized_start=422
-  _globals['_ENROLMENT']._serialized_end=675
+  _globals['_LEAVEREQUEST']._serialized_start=421
+  _globals['_LEAVEREQUEST']._serialized_end=454
+  _globals['_LEAVEREPLY']._serialized_start=456
+  _globals['_LEAVEREPLY']._serialized_end=468
+  _globals['_ENROLMENT']._serialized_start=471
+  _globals['_ENROLMENT']._serialized_end=785
 # @@protoc_insertion_point(module_scope)

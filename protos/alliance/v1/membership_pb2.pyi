@@ -61,3 +61,13 @@ class VouchReply(_message.Message):
     VOUCHES_FIELD_NUMBER: _ClassVar[int]
     vouches: int
     def __init__(self, vouches: _Optional[int] = ...) -> None: ...
+
+class LeaveRequest(_message.Message):
+    __slots__ = ("departure",)
+    DEPARTURE_FIELD_NUMBER: _ClassVar[int]
+    departure: bytes
+    def __init__(self, departure: _Optional[bytes] = ...) -> None: ...
+
+class LeaveReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

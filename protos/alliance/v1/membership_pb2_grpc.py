@@ -58,6 +58,11 @@ class EnrolmentStub(object):
                 request_serializer=protos_dot_alliance_dot_v1_dot_membership__pb2.VouchRequest.SerializeToString,
                 response_deserializer=protos_dot_alliance_dot_v1_dot_membership__pb2.VouchReply.FromString,
                 _registered_method=True)
+        self.Leave = channel.unary_unary(
+                '/alliance.v1.Enrolment/Leave',
+                request_serializer=protos_dot_alliance_dot_v1_dot_membership__pb2.LeaveRequest.SerializeToString,
+                response_deserializer=protos_dot_alliance_dot_v1_dot_membership__pb2.LeaveReply.FromString,
+                _registered_method=True)
 
 
 class EnrolmentServicer(object):
@@ -93,6 +98,13 @@ class EnrolmentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Leave(self, request, context):
+        """for good
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EnrolmentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -115,6 +127,11 @@ def add_EnrolmentServicer_to_server(servicer, server):
                     servicer.Vouch,
                     request_deserializer=protos_dot_alliance_dot_v1_dot_membership__pb2.VouchRequest.FromString,
                     response_serializer=protos_dot_alliance_dot_v1_dot_membership__pb2.VouchReply.SerializeToString,
+            ),
+            'Leave': grpc.unary_unary_rpc_method_handler(
+                    servicer.Leave,
+                    request_deserializer=protos_dot_alliance_dot_v1_dot_membership__pb2.LeaveRequest.FromString,
+                    response_serializer=protos_dot_alliance_dot_v1_dot_membership__pb2.LeaveReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -229,6 +246,33 @@ class Enrolment(object):
             '/alliance.v1.Enrolment/Vouch',
             protos_dot_alliance_dot_v1_dot_membership__pb2.VouchRequest.SerializeToString,
             protos_dot_alliance_dot_v1_dot_membership__pb2.VouchReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Leave(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/alliance.v1.Enrolment/Leave',
+            protos_dot_alliance_dot_v1_dot_membership__pb2.LeaveRequest.SerializeToString,
+            protos_dot_alliance_dot_v1_dot_membership__pb2.LeaveReply.FromString,
             options,
             channel_credentials,
             insecure,
