@@ -18,6 +18,7 @@ from privacy.errors import EvidenceError, Fork, MemberFault, Rollback
 from privacy.ledger.checkpoint import add_cosignatures, cosigners, open_checkpoint
 from privacy.ledger.entry import Head, canonical, parse_canonical
 from privacy.ledger.merkle import root
+from privacy.ledger.note import NoteSignature
 from privacy.terms import Terms
 
 __all__ = ["Ask", "Ledgers", "Witnessing"]
@@ -147,11 +148,11 @@ class Witnessing:
         def take(name: str, body: bytes) -> None:
             said = _document(name, body, {"held": dict, "own": str, "signed": dict})
             if said["own"]:
-                own.lines[name] = str(said["own"])
+                own.lines[name] = _line(name, said["own"])
                 self._held[name, self._evidence.origin] = own_size
             for other, line in said["signed"].items():
                 if other in left.get(name, ()):
-                    witnessed[other].lines[name] = str(line)
+                    witnessed[other].lines[name] = _line(name, line)
                     self._held[name, self._mirror.log(other).origin] = self._sizes(witnessed)[other]
                     left[name].discard(other)
             for origin, note in said["held"].items():
@@ -308,6 +309,21 @@ def _document(member: str, body: bytes, fields: Mapping[str, type]) -> dict[str,
     if any(type(document[name]) is not kind for name, kind in fields.items()):
         raise MemberFault(member, "a field of its answer is of the wrong kind")
     return document
+
+
+def _line(member: str, text: object) -> str:
+    """A signature line as a witness sent it; whether it is valid is told where lines are counted.
+
+    Raises:
+        MemberFault: if it is none: it would spoil the note for everybody who signed it.
+    """
+    try:
+        if not isinstance(text, str) or not text.isprintable():
+            raise EvidenceError("not a signature line")
+        NoteSignature.parse(text)
+    except EvidenceError as error:
+        raise MemberFault(member, f"its cosignature is none: {error}") from error
+    return text
 
 
 def _hex(member: str, text: str) -> bytes:

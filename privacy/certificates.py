@@ -30,6 +30,9 @@ __all__ = [
     "read_signing_request",
 ]
 
+_UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
+"""What the library says of bytes that are not what they should be."""
+
 CLOCK_SKEW: Final = dt.timedelta(minutes=5)
 """Certificates are valid from this long before they were made: members' clocks differ."""
 
@@ -80,9 +83,10 @@ class Authority:
         authority._key = _private_key(key)
         try:
             authority._certificate = x509.load_pem_x509_certificate(certificate)
-        except ValueError as error:
+            certified = authority._certificate.public_key()
+        except _UNREADABLE as error:
             raise ConfigurationError("the authority's certificate is not a PEM one") from error
-        if authority._certificate.public_key() != authority._key.public_key():
+        if certified != authority._key.public_key():
             raise ConfigurationError("the authority's key is not the one of its certificate")
         authority._name = authority._certificate.subject
         return authority
@@ -176,7 +180,7 @@ class CertificateFacts:
         """Whether the authority with this PEM certificate signed it (times are not looked at)."""
         try:
             self._certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(authority))
-        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        except (*_UNREADABLE, InvalidSignature):
             return False
         return True
 
@@ -214,7 +218,7 @@ def certificate_facts(certificate: bytes) -> CertificateFacts:
             key_hash=_public_hash(read.public_key()),
             _certificate=read,
         )
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except _UNREADABLE as error:
         raise MalformedBody("not a PEM certificate") from error
 
 
@@ -260,7 +264,7 @@ def _signing_request(
     try:
         read = x509.load_pem_x509_csr(request)
         key, is_signed = read.public_key(), read.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature) as error:
+    except (*_UNREADABLE, InvalidSignature) as error:
         raise MalformedBody("not a PEM signing request") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise MalformedBody("the signing request is not of a P-256 key")
@@ -272,7 +276,7 @@ def _signing_request(
 def _private_key(key: bytes) -> ec.EllipticCurvePrivateKey:
     try:
         read = serialization.load_pem_private_key(key, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except _UNREADABLE as error:
         raise ConfigurationError("a TLS key is an unencrypted PEM private key") from error
     if not isinstance(read, ec.EllipticCurvePrivateKey) or not isinstance(read.curve, ec.SECP256R1):
         raise ConfigurationError("a TLS key is a P-256 key, not one of another kind")
@@ -303,7 +307,7 @@ def common_name(certificate: bytes) -> str:
     """The one common name of a PEM certificate; empty where it has none, several, or is odd."""
     try:
         subject = x509.load_pem_x509_certificate(certificate).subject
-    except ValueError:
+    except _UNREADABLE:
         return ""
     names = [str(part.value) for part in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     return names[0] if len(names) == 1 and names[0].isprintable() else ""

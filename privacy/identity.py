@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NewType, Self
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -45,7 +45,7 @@ class Identity:
         """
         try:
             key = serialization.load_pem_private_key(pem, password=None)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise ConfigurationError("an identity is an unencrypted PEM private key") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise ConfigurationError("an identity is an Ed25519 key, not one of another kind")

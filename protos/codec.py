@@ -105,10 +105,12 @@ def flower_to_array(array: Array) -> npt.NDArray[np.generic]:
     """
     if array.stype != RAW or array.dtype not in _DTYPES:
         raise LinkError(f"array of dtype {array.dtype} serialised as {array.stype}: not accepted")
-    flat = np.frombuffer(array.data, dtype=np.dtype(array.dtype).newbyteorder("<"))
-    if flat.size != math.prod(array.shape):
-        raise LinkError(f"array of shape {array.shape} holds {flat.size} values")
-    return flat.reshape(array.shape)
+    dtype = np.dtype(array.dtype).newbyteorder("<")
+    if len(array.data) != math.prod(array.shape) * dtype.itemsize:
+        raise LinkError(
+            f"array of shape {array.shape} holds {len(array.data) / dtype.itemsize:g} values"
+        )
+    return np.frombuffer(array.data, dtype=dtype).reshape(array.shape)
 
 
 def encode(content: RecordDict) -> wire.Content:

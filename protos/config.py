@@ -69,13 +69,13 @@ def _document(path: Path) -> str:
         return json.dumps(tomllib.loads(path.read_text(encoding="utf-8")), default=str)
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, a number too long, too deep
         raise ConfigurationError(f"{path}: not TOML: {error}") from error
 
 
 def _explained(problem: Any, model: type[StrictModel]) -> str:
     """What is wrong with one setting, and what to write; never more than a line."""
-    context, name = problem.get("ctx", {}), str(problem["loc"][-1])
+    context, name = problem.get("ctx", {}), "".join(map(str, problem["loc"][-1:]))
     match problem["type"]:
         case "missing":
             said = f"is missing; write a line {name} = ..."

@@ -283,6 +283,38 @@ def test_a_malformed_answer_costs_its_member_alone(
         assert f"{last}: " in alliance.faults()
 
 
+@pytest.mark.parametrize(
+    "line", ["", "x", "— a b", "— a AAAA", "— a\x01b AAAAAAAA", "— a AAAAAAAA\n", 7, None]
+)
+def test_a_cosignature_that_is_no_line_costs_its_member_alone(
+    alliance: Alliance, line: object
+) -> None:
+    """It used to spoil the head for everybody who signed it."""
+    last = NAMES[-1]
+
+    def spoiled(phase: str, name: str, body: bytes) -> bytes:
+        if (phase, name) != ("witness", last):
+            return body
+        said = json.loads(body)
+        return changed(body, signed=dict.fromkeys(said["signed"], line))
+
+    alliance.answer = spoiled
+    assert set(NAMES[:-1]) <= set(alliance.coordinator.grant(NAMES, 2))
+    assert f"{last}: its cosignature is none" in alliance.faults()
+
+
+@pytest.mark.parametrize("line", ["x", "— a\x01b AAAAAAAA"])
+def test_a_coordinator_s_own_head_is_not_spoiled_by_a_witness(
+    alliance: Alliance, line: str
+) -> None:
+    last = NAMES[-1]
+    alliance.answer = lambda phase, name, body: (
+        changed(body, own=line) if (phase, name) == ("witness", last) else body
+    )
+    assert set(NAMES[:-1]) <= set(alliance.coordinator.grant(NAMES, 2))
+    assert f"{last}: its cosignature is none" in alliance.faults()
+
+
 def test_leaves_that_do_not_lead_to_the_head_name_their_member(alliance: Alliance) -> None:
     last = NAMES[-1]
 

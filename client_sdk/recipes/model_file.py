@@ -64,7 +64,7 @@ def load_model(path: Path) -> tuple[Terms, npt.NDArray[np.float32], int]:
     try:
         read = json.loads(papers[FORMAT])
         terms, round_number = Terms.from_json(json.dumps(read["terms"])), int(read["round"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise RecipeError(f"{path}: its papers are not readable") from error
     if parameters.dtype != np.float32 or parameters.shape != (terms.dimension,):
         raise RecipeError(f"{path}: its parameters do not fit its terms")

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import base64
 import datetime as dt
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from privacy.certificates import (
@@ -14,6 +17,7 @@ from privacy.certificates import (
     key_hash,
     make_signing_request,
     make_tls_key,
+    read_signing_request,
 )
 from privacy.errors import ConfigurationError, MalformedBody
 from privacy.identity import Identity
@@ -48,6 +52,38 @@ def test_the_common_name_is_read_whole(name: str) -> None:
 @pytest.mark.parametrize("pem", [b"", b"junk", b"-----BEGIN CERTIFICATE-----\nxx"])
 def test_what_is_no_certificate_has_no_name(pem: bytes) -> None:
     assert common_name(pem) == ""
+
+
+def altered(pem: bytes, old: bytes, new: bytes) -> bytes:
+    """A PEM file whose DER has ``new`` in the place of ``old``."""
+    label = pem.split(b"-----")[1].removeprefix(b"BEGIN ").decode()
+    der = base64.b64decode(b"".join(pem.strip().splitlines()[1:-1]))
+    assert old in der
+    body = base64.encodebytes(der.replace(old, new, 1)).decode()
+    return f"-----BEGIN {label}-----\n{body}-----END {label}-----\n".encode()
+
+
+def test_certificates_and_requests_of_an_unknown_version_are_refused() -> None:
+    """As fuzzing found: the library's own error for them left the parsers."""
+    certificate = AUTHORITY.issue_member("a", now=NOW, lifetime=HOUR).certificate
+    newer = altered(certificate, b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x09")
+    assert common_name(newer) == ""
+    with pytest.raises(MalformedBody):
+        certificate_facts(newer)
+    request = make_signing_request(make_tls_key(), "a")
+    with pytest.raises(MalformedBody):
+        read_signing_request(altered(request, b"\x02\x01\x00", b"\x02\x01\x22"))
+
+
+def test_an_authority_of_a_point_off_the_curve_is_refused() -> None:
+    start = x509.load_pem_x509_certificate(AUTHORITY.certificate).public_key()
+    assert isinstance(start, ec.EllipticCurvePublicKey)
+    point = start.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    off = point[:-1] + bytes([point[-1] ^ 1])
+    with pytest.raises(ConfigurationError, match="not a PEM one"):
+        Authority.from_pem(AUTHORITY.key, altered(AUTHORITY.certificate, point, off))
+    with pytest.raises(MalformedBody):
+        certificate_facts(altered(AUTHORITY.certificate, point, off))
 
 
 def test_a_name_with_a_nul_is_no_name() -> None:

@@ -157,6 +157,8 @@ def test_foreign_serialisations_are_never_parsed() -> None:
         flower_to_array(pickled)
     with pytest.raises(LinkError, match="holds 2 values"):
         flower_to_array(Array("float32", (3,), "alliance.raw", bytes(8)))
+    with pytest.raises(LinkError, match=r"holds 1\.75 values"):
+        flower_to_array(Array("float32", (2,), "alliance.raw", bytes(7)))
 
 
 def test_a_full_chunk_fits_its_frame() -> None:

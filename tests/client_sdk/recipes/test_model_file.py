@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from client_sdk.recipes.model_file import load_model, save_model
+from client_sdk.recipes.model_file import FORMAT, load_model, save_model
 from privacy.errors import RecipeError
 from tests.conftest import make_terms
 
@@ -32,6 +32,16 @@ def test_what_is_no_model_is_refused_by_name(tmp_path: Path, content: bytes) -> 
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     with pytest.raises(RecipeError, match=r"model\.safetensors"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("papers", ['{"round": 1e999, "terms": {}}', '{"round": 1}', "[]", "1"])
+def test_papers_that_are_none_are_refused(tmp_path: Path, papers: str) -> None:
+    path = tmp_path / "model.safetensors"
+    terms = TERMS.model_dump_json()
+    data = save({"parameters": PARAMETERS}, {FORMAT: papers.replace("{}", terms)})
+    path.write_bytes(data)
+    with pytest.raises(RecipeError, match="papers are not readable"):
         load_model(path)
 
 
