@@ -28,7 +28,7 @@ def test_what_is_no_configuration_is_said_in_one_sentence(tmp_path: Path, text: 
     path = tmp_path / "node.toml"
     path.write_bytes(text)
     for read in (read_config, read_config_or_explain):
-        with pytest.raises(ConfigurationError, match="node.toml: "):
+        with pytest.raises(ConfigurationError, match=r"node\.toml: "):
             read(path, Policy)
 
 
@@ -39,5 +39,5 @@ def test_settings_that_contradict_each_other_are_explained(tmp_path: Path) -> No
         '[contract.columns]\nkind = ["A", "B"]\n[recipe]\nmodel = "mlp"\nhidden = []\n'
     )
     read = read_config_or_explain(path, StudyFile)
-    with pytest.raises(ConfigurationError, match="study a: recipe.an mlp needs"):
+    with pytest.raises(ConfigurationError, match=r"study a: recipe\.an mlp needs"):
         read.terms(alliance="test", everybody=EVERYBODY)
