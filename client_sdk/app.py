@@ -100,6 +100,10 @@ def make_client_app(node_of: Callable[[Context], Node]) -> ClientApp:
             sha256=hashlib.sha256(vector.data).hexdigest(),
             signature=signature,
         )
+        if node.identity is not None and terms.privacy.dropouts == 0:
+            revealed = node.masking(terms).unmask_at_once(attempt_of(message))
+            content["revealed"] = _record(revealed)
+            node.noise.prepare(terms.dimension)
         content["contribution"] = ArrayRecord({"sum": array_to_flower(vector)})
         return Message(content, reply_to=message)
 
@@ -180,8 +184,11 @@ def make_client_app(node_of: Callable[[Context], Node]) -> ClientApp:
 
 
 def _signed(message: Message, signed: Signed) -> Message:
-    record = ConfigRecord({"body": signed.body, "signature": signed.signature})
-    return Message(RecordDict({"signed": record}), reply_to=message)
+    return Message(RecordDict({"signed": _record(signed)}), reply_to=message)
+
+
+def _record(signed: Signed) -> ConfigRecord:
+    return ConfigRecord({"body": signed.body, "signature": signed.signature})
 
 
 def answerer(app: ClientApp, context: Context) -> Answerer:

@@ -160,6 +160,8 @@ class SecureAggregation:
     def unmask(self, round_: Round) -> None:
         """Has the survivors of a closed round confirm each other and reveal what unmasks its sum.
 
+        Where nobody may drop they revealed it along with their contributions.
+
         Raises:
             RoundFailed: if fewer than t members answer one of the two phases.
         """
@@ -167,6 +169,8 @@ class SecureAggregation:
         if unmasking is None:
             return
         lists = unmasking.close()
+        if unmasking.is_revealed:
+            return
         self._phase(
             "confirm", unmasking, unmasking.survivors, lists,
             lambda name, _, signature: unmasking.take_confirmation(name, signature),

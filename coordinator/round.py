@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from privacy.errors import MemberFault, RoundFailed
 from privacy.fixedpoint import Grid, RingVector, add_in_place, decode
-from privacy.secagg import Unmasking
+from privacy.secagg import Signed, Unmasking
 from privacy.terms import Terms
 from protos.limits import LIMITS
 
@@ -93,6 +93,7 @@ class _Upload:
     """A cleared contribution on its way: the bytes so far, kept to be taken back."""
 
     signature: bytes
+    revealed: Signed | None = None
     received: list[bytes | memoryview] = field(default_factory=list)
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
     size_bytes: int = 0
@@ -132,7 +133,8 @@ class Round:
         self.least = terms.privacy.least_survivors
         self._grid = Grid.of(terms)
         self._sum: RingVector = np.zeros(terms.dimension, dtype=self._grid.dtype)
-        self._waiting: deque[tuple[str, bytes]] = deque()
+        self._waiting: deque[tuple[str, _Upload]] = deque()
+        self._revealed: dict[str, Signed] = {}
         self._uploads: dict[str, _Upload] = {}
         self._most_uploads = max(2, UNDO_BYTES // self.size_bytes)
         self._most_chunks = 2 * math.ceil(self.size_bytes / LIMITS.chunk_bytes) + SPARE_CHUNKS
@@ -148,7 +150,12 @@ class Round:
         return len(self.cohort) <= self._most_uploads
 
     def announce(
-        self, member: str, dtype: str, shape: tuple[int, ...], signature: bytes = b""
+        self,
+        member: str,
+        dtype: str,
+        shape: tuple[int, ...],
+        signature: bytes = b"",
+        revealed: Signed | None = None,
     ) -> None:
         """Takes note that a member is ready to send. Ask `cleared` who may.
 
@@ -157,6 +164,7 @@ class Round:
             dtype: of its vector.
             shape: of its vector.
             signature: over the vector, checked when it is there.
+            revealed: what it reveals along with the vector, where nobody may drop; see `reveal`.
 
         Raises:
             MemberFault: rules (1) and (2).
@@ -172,14 +180,14 @@ class Round:
                 f"announced {dtype} of shape {shape} for {self._here}; the terms say "
                 f"{self._sum.dtype.name} of shape {self._sum.shape}",
             )
-        self._waiting.append((member, signature))
+        self._waiting.append((member, _Upload(signature, revealed)))
 
     def cleared(self) -> list[str]:
         """Members that may send now and have not been told yet."""
         fresh = []
         while self._waiting and len(self._uploads) < self._most_uploads:
-            member, signature = self._waiting.popleft()
-            self._uploads[member] = _Upload(signature)
+            member, upload = self._waiting.popleft()
+            self._uploads[member] = upload
             fresh.append(member)
         return fresh
 
@@ -236,9 +244,21 @@ class Round:
         del self._uploads[member]
         receipt = Contribution(member, self.size_bytes, digest, upload.signature)
         self.contributions[member] = receipt
+        if upload.revealed is not None:
+            self._revealed[member] = upload.revealed
         if self._keep is not None:
             self._keep(member, [bytes(part) for part in upload.received])
         return receipt
+
+    def reveal(self, member: str) -> None:
+        """Takes what a member revealed along with its contribution, which stays whatever that is.
+
+        Raises:
+            MemberFault: if it is not what its dealers signed, or more members might drop.
+        """
+        revealed = self._revealed.pop(member, None)
+        if revealed is not None and self.unmasking is not None:
+            self.unmasking.take_unmask(member, revealed.body, revealed.signature)
 
     def drop(self, member: str) -> None:
         """Takes back whatever ``member`` sent of an unfinished contribution (rule (4))."""

@@ -25,6 +25,7 @@ from coordinator.patience import Patience
 from coordinator.round import Contribution, Round
 from coordinator.rpc_errors import Denied, denial
 from privacy.errors import LinkError, MemberFault
+from privacy.secagg import Signed
 from protos.alliance.v1 import exchange_pb2 as wire
 from protos.codec import TaskKey, array_specs, blob_of, decode, printable
 from protos.frames import ReceivedChunk
@@ -323,8 +324,14 @@ class ExchangeService:
             specs = array_specs(answer.content, most_bytes=exchange.round.size_bytes)
             if len(specs) != 1:
                 raise MemberFault(member, f"announced {len(specs)} arrays for one contribution")
-            signature = blob_of(answer.content, "signed", "signature")
-            exchange.round.announce(member, specs[0].dtype, specs[0].shape, signature)
+            signature, body, last = (
+                blob_of(answer.content, record, key)
+                for record, key in (
+                    ("signed", "signature"), ("revealed", "body"), ("revealed", "signature"),
+                )
+            )  # fmt: skip
+            revealed = Signed(body, last) if body else None
+            exchange.round.announce(member, specs[0].dtype, specs[0].shape, signature, revealed)
             self._clear_next(exchange)
             if answer.data and exchange.round.all_cleared:
                 self._add(connection, exchange, 0, answer.data)
@@ -354,8 +361,16 @@ class ExchangeService:
         receipt = exchange.round.add(connection.member, offset, data)
         exchange.uploads.move(connection.member, asyncio.get_running_loop().time())
         if receipt is not None:
+            self._reveal(connection, exchange.round)
             self._settle(connection, exchange, receipt)
             self._clear_next(exchange)
+
+    def _reveal(self, connection: _Connection, round_: Round) -> None:
+        """Takes what came along with a contribution; a fault there does not undo that one."""
+        try:
+            round_.reveal(connection.member)
+        except MemberFault as error:
+            self._monitor.emit(MemberFaulted(connection.member, error.what))
 
     def _take_refusal(self, connection: _Connection, refusal: wire.Refusal) -> None:
         key = TaskKey.of(refusal.id)

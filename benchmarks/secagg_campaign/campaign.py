@@ -39,6 +39,7 @@ Attack = Callable[[random.Random], None]
 ATTACKS: Final[dict[str, Attack]] = {
     "A1, one member listed alive and dropped": coordinator_attacks.listed_twice,
     "A2, second unmask with other lists": coordinator_attacks.another_list,
+    "A2, unmask along with contributions, some held back": coordinator_attacks.in_one_trip,
     "A3, fewer than t signatures": coordinator_attacks.few_signatures,
     "A3, terms with another threshold": terms_attacks.low_threshold,
     "A4, modulus 2 or a range too narrow": terms_attacks.tiny_ring,

@@ -8,23 +8,25 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from benchmarks.secagg_campaign.brute_force import CUT_BITS, SEARCHED_BITS, two_masks
 from benchmarks.secagg_campaign.coordinator_attacks import (
     another_list,
     few_signatures,
+    in_one_trip,
     listed_twice,
 )
 from benchmarks.secagg_campaign.member_attacks import late
 from benchmarks.secagg_campaign.protocol import Finding
 from benchmarks.secagg_campaign.scene import CASES, Scene
 from privacy.fixedpoint import RingVector
-from privacy.secagg import Attempt, Graph, KeySets, MaskingMember
+from privacy.secagg import Attempt, Graph, KeySets, MaskingMember, Signed
 from privacy.secagg.binding import pair_seed, self_seed
 from privacy.secagg.masking import apply_masks
 
-__all__ = ["CONTROLS", "CutSeeds", "NoConsistency", "NoOwnMask", "ThresholdOne"]
+__all__ = ["CONTROLS", "AlwaysAtOnce", "CutSeeds", "NoConsistency", "NoOwnMask", "ThresholdOne"]
 
 LEARNED: Final = "the adversary has"
 
@@ -69,6 +71,22 @@ class NoConsistency(MaskingMember):
 
     def _check_signatures(self, *_: Any) -> None:
         """Looks at none."""
+
+    def _forget(self, *_: Any) -> None:
+        """Keeps all."""
+
+
+class AlwaysAtOnce(MaskingMember):
+    """Reveals along with its contribution although members may drop, and forgets nothing."""
+
+    def unmask_at_once(self, attempt: Attempt) -> Signed:
+        """As the shipped one where nobody may drop."""
+        least, self._least = self._least, self._most
+        try:
+            return super().unmask_at_once(attempt)
+        finally:
+            self._least = least
+            self._used(attempt)[1].lists = None
 
     def _forget(self, *_: Any) -> None:
         """Keeps all."""
@@ -133,6 +151,10 @@ CONTROLS: Final[dict[str, tuple[Callable[[random.Random], bool], str]]] = {
     ),
     "A1, consistency check off": (_broken_by(listed_twice, NoConsistency), ""),
     "A2, consistency check off": (_broken_by(another_list, NoConsistency), ""),
+    "A2, unmask along with contributions, always": (
+        _broken_by(partial(in_one_trip, dropouts=True), AlwaysAtOnce),
+        "members may drop",
+    ),
     "A3, t = 1": (_broken_by(few_signatures, ThresholdOne), "one signature and one share suffice"),
     "C6, no mask of its own": (_broken_by(late, NoOwnMask), "late vectors lie open"),
     "collusion of t instead of c": (_too_many_colluders, "shipped members, beyond their promise"),

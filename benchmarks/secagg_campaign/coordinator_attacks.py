@@ -22,6 +22,7 @@ from privacy.secagg.messages import Lists
 __all__ = [
     "another_list",
     "few_signatures",
+    "in_one_trip",
     "listed_twice",
     "other_models",
     "replays",
@@ -64,6 +65,30 @@ def another_list(rng: random.Random, kind: Kind = MaskingMember) -> None:
     attempts = dict.fromkeys(scene.honest, attempt)
     scene.squeeze(attempts, dict.fromkeys(scene.honest, plan))
     scene.squeeze(attempts, dict.fromkeys(scene.honest, plan[::-1]))
+    scene.verdict()
+
+
+def in_one_trip(
+    rng: random.Random, kind: Kind = MaskingMember, *, dropouts: bool = False
+) -> None:
+    """A2: shares are asked for along with contributions, some held back, and then once more."""
+    scene = Scene(rng, kind, dropouts=dropouts)
+    cohort = scene.exchange(KeySets(1, 1))
+    attempt = scene.attempt()
+    least = len(scene.honest) if dropouts else 1
+    asked = rng.sample(scene.honest, rng.randint(least, len(scene.honest)))
+    for index in scene.honest:
+        if index not in asked:
+            scene.must_refuse("revealed unasked", scene.reveal_at_once, index, attempt)
+            continue
+        scene.contribute(index, attempt)
+        if not scene.case.dropouts:
+            scene.reveal_at_once(index, attempt)
+        scene.must_refuse("revealed too early or twice", scene.reveal_at_once, index, attempt)
+    victim = rng.choice(asked)
+    rest = tuple(index for index in cohort.members if index != victim)
+    plan = [Lists(rest, (victim,)), Lists(cohort.members, ())]
+    scene.squeeze(dict.fromkeys(asked, attempt), dict.fromkeys(asked, plan))
     scene.verdict()
 
 

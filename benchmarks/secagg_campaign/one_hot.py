@@ -59,6 +59,7 @@ def _run(rng: random.Random, case: Case, fault: Fault) -> dict[str, int]:
     """One run: attempts until one completes, and one round more; retries take fresh key sets."""
     attempts = rng.randint(2, MOST_ATTEMPTS)
     setup = study(case, dimension=case.members * MOST_ATTEMPTS)
+    at_once = case.dropouts == 0 and rng.random() < 0.5
     members = make_members(setup, range(1, case.members + 1))
     disorder = Disorder(rng, 0.15)
     counts = {"attempts": 0, "completed": 0}
@@ -79,8 +80,11 @@ def _run(rng: random.Random, case: Case, fault: Fault) -> dict[str, int]:
         }
         attempt = Attempt(1 + 2 * place + rng.randrange(2), round_number, retry, rng.randbytes(32))
         late = frozenset(index for index in cohort.ready if leaves[index] == "contribute")
-        outcome = play(Play(cohort, members, attempt, vectors, leaves, disorder, late))
-        if (outcome.failed_in is None) != expected(setup, leaves):
+        scene = Play(
+            cohort, members, attempt, vectors, leaves, disorder, late, at_once=at_once
+        )
+        outcome = play(scene)
+        if (outcome.failed_in is None) != expected(setup, leaves, at_once=at_once):
             raise Finding("an attempt did not end as the README says")
         if outcome.total is None:
             retry += 1

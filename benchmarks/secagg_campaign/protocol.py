@@ -206,6 +206,7 @@ class Play:
         disorder: on the wire.
         late: members that drop in contribute and whose vector arrives after the lists were made.
         observer: sees it all.
+        at_once: whether members reveal along with their contributions, as they may where D = 0.
     """
 
     cohort: Cohort
@@ -216,6 +217,7 @@ class Play:
     disorder: Disorder = CALM
     late: frozenset[int] = frozenset()
     observer: Observer | None = None
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +269,8 @@ def play(scene: Play) -> Outcome:
         digest = hashlib.sha256(masked.data).digest()
         scene.disorder.pass_on(unmasking.take_contribution, _name(scene, index), digest, signature)
         add_in_place(total, masked)
+        if scene.at_once:
+            _reveal_at_once(scene, unmasking, index)
     try:
         lists = unmasking.close()
     except RoundFailed:
@@ -276,6 +280,8 @@ def play(scene: Play) -> Outcome:
         digest = hashlib.sha256(masked.data).digest()
         if not refused(unmasking.take_contribution, _name(scene, index), digest, signature):
             raise Finding("a vector was taken after the lists were made")
+    if scene.at_once:
+        return _unmasked(unmasking, contributors, total)
     confirmers = [i for i in contributors if stays(scene.leaves[i], "confirm")]
     for index in confirmers:
         signature = scene.disorder.pass_on(scene.members[index].confirm, scene.attempt, lists)
@@ -285,6 +291,10 @@ def play(scene: Play) -> Outcome:
     except RoundFailed:
         return Outcome("confirm")
     _reveal(scene, unmasking, confirmers, signatures)
+    return _unmasked(unmasking, contributors, total)
+
+
+def _unmasked(unmasking: Unmasking, contributors: list[int], total: RingVector) -> Outcome:
     try:
         unmasking.unmask(total)
     except RoundFailed:
@@ -316,6 +326,16 @@ def _reveal(scene: Play, unmasking: Unmasking, confirmers: list[int], signatures
         )
 
 
+def _reveal_at_once(scene: Play, unmasking: Unmasking, index: int) -> None:
+    member, attempt = scene.members[index], scene.attempt
+    said = member.unmask_at_once(attempt)
+    if scene.disorder.happens() and not refused(member.unmask_at_once, attempt):
+        raise Finding("a member revealed shares twice")
+    if scene.observer:
+        scene.observer.saw_revealed(index, attempt, said.body)
+    scene.disorder.pass_on(unmasking.take_unmask, _name(scene, index), said.body, said.signature)
+
+
 def _own(signatures: bytes, index: int) -> range:
     """Where a member's own signature lies in what it is sent."""
     entries = [who for who, _ in Signatures.decode(signatures).entries]
@@ -339,9 +359,11 @@ def _masked(scene: Play, index: int) -> tuple[RingVector, bytes]:
     return masked, signature
 
 
-def expected(setup: Setup, leaves: Leaves) -> bool:
+def expected(setup: Setup, leaves: Leaves, *, at_once: bool = False) -> bool:
     """Whether the README lets the attempt complete, from the pattern alone."""
     privacy = setup.terms.privacy
+    if at_once:  # nobody is asked again
+        return all(stays(one, "contribute") for one in leaves.values())
     least = {
         **dict.fromkeys(("advertise", "share", "deliver", "contribute"), privacy.least_survivors),
         **dict.fromkeys(("confirm", "unmask"), privacy.threshold),

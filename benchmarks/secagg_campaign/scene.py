@@ -176,6 +176,12 @@ class Scene:
         self._revealed.add((index, attempt.key_set))
         self.adversary.saw_revealed(index, attempt, said.body)
 
+    def reveal_at_once(self, index: int, attempt: Attempt) -> None:
+        """Asks an honest member for its shares along with its contribution."""
+        said = self.members[index].unmask_at_once(attempt)
+        self._revealed.add((index, attempt.key_set))
+        self.adversary.saw_revealed(index, attempt, said.body)
+
     def reveal(self, index: int, attempt: Attempt, entries: list[tuple[int, bytes]]) -> None:
         """Asks for shares with these signatures and no others."""
         self._reveal(index, attempt, Signatures(tuple(entries)).encode())

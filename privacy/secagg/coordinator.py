@@ -314,6 +314,9 @@ class KeyExchange:
 class Unmasking:
     """One attempt: contributions, confirm, unmask.
 
+    Where nobody may drop (D = 0), members may unmask along with their contribution: then t answers
+    are there when the last contribution is, and nobody confirms (`is_revealed`).
+
     Args:
         cohort: as the key exchange left it.
         attempt: with a key set of the cohort's run that was never used.
@@ -327,6 +330,7 @@ class Unmasking:
         self._setup = cohort.setup
         self._place = attempt.key_set - cohort.key_sets.first
         self._privacy = cohort.setup.terms.privacy
+        self._at_once = self._privacy.dropouts == 0
         self._contributed: set[int] = set()
         self._lists: Lists | None = None
         self._lists_body = b""
@@ -412,8 +416,9 @@ class Unmasking:
             MemberFault: if it is late, repeated, malformed, badly signed, or not what its dealers
                 signed; what is good of it has been taken.
         """
-        is_open = self._signatures is not None and not self._done
-        index = self._expect(member, "unmask", is_open, self._answered, self._confirmed)
+        is_open = (self._at_once or self._signatures is not None) and not self._done
+        asked = self._contributed if self._at_once else self._confirmed
+        index = self._expect(member, "unmask", is_open, self._answered, asked)
         self._verify(index, "unmask", body, signature)
         self._answered.add(index)
         with _faults(member, self.attempt, "unmask"):
@@ -471,6 +476,11 @@ class Unmasking:
         self.rebuilt = secrets
         add, subtract = self._seeds(secrets)
         apply_masks(total, add=add, subtract=subtract, most_threads=most_threads)
+
+    @property
+    def is_revealed(self) -> bool:
+        """Whether t members have revealed their shares."""
+        return len(self._revealed) >= self._privacy.threshold
 
     @property
     def lists(self) -> Lists:
@@ -556,9 +566,9 @@ class Unmasking:
     def _keep(self, holder: int, dealer: int, share: bytes, salt: bytes) -> bool:
         """Keeps a revealed share if it is the one its dealer signed."""
         hashes = self.cohort.hashes.get(dealer, {}).get(holder)
-        if hashes is None or self._lists is None:
+        if hashes is None:
             return False
-        survives = dealer in self._contributed
+        survives = self._at_once or dealer in self._contributed
         expected = hashes[self._place][:32] if survives else hashes[self._place][32:]
         given = share_hash(
             self.cohort.keys, dealer=dealer, holder=holder, key_set=self.attempt.key_set,

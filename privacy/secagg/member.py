@@ -11,8 +11,9 @@ Rules it enforces, numbered as in the code; whoever breaks one gets a refusal, a
  (6) a key set serves one attempt: one model, one cohort, one vector;
  (7) the survivors and the dropped are disjoint and together the cohort, this member survives, at
      least N - D do (rule R2), and one pair of lists is signed per attempt;
- (8) shares are revealed once, against t valid signatures of survivors over those very lists, and of
-     each dealer one kind only;
+ (8) shares are revealed once and of each dealer one kind only: against t valid signatures of
+     survivors over those very lists or, where nobody may drop (D = 0) and the survivors can only
+     be the whole cohort, along with the contribution;
  (9) then the key set is forgotten.
 
 Everything is in memory and dies with the process: an attempt that was not finished is over.
@@ -112,7 +113,7 @@ class MaskingMember:
     """One member's secrets for one study.
 
     The phases ahead of time (advertise, share, deliver) and those of an attempt (mask, confirm,
-    unmask) may be driven by two threads, each of the two by one.
+    unmask, or mask and unmask at once) may be driven by two threads, each of the two by one.
 
     Guarantees:
         If at most c members of the roster collude with the coordinator, whatever it sends, it
@@ -366,8 +367,37 @@ class MaskingMember:
         if use.lists is None:
             raise RequestRefusal(f"{attempt}: no survivor list was signed here")
         self._check_signatures(run, attempt, use.lists, signatures)  # (8)
+        return self._reveal(run, attempt, use.lists)
+
+    def unmask_at_once(self, attempt: Attempt) -> Signed:
+        """Reveals everybody's seed shares along with the contribution; forgets all.
+
+        Guarantees:
+            As in `MaskingMember`. The masks between honest members are never revealed, so nothing
+            but a sum over all of them comes out, whoever contributes in the end.
+
+        Args:
+            attempt: one this member contributed to.
+
+        Raises:
+            RequestRefusal: rules (7) and (8): if the terms let members drop, or lists were signed.
+        """
+        run, use = self._used(attempt)
+        if self._least < self._most:  # (8)
+            raise RequestRefusal(
+                f"{attempt}: members may drop, so shares are revealed for lists that "
+                f"{self._threshold} of them signed"
+            )
+        if use.lists is not None:  # (7)
+            raise RequestRefusal(f"{attempt}: a survivor list was signed before")
+        use.lists = Lists(run.cohort, ())
+        return self._reveal(run, attempt, use.lists)
+
+    # Parts of the phases.
+
+    def _reveal(self, run: _Run, attempt: Attempt, lists: Lists) -> Signed:
         place = run.place(attempt.key_set)
-        survivors = set(use.lists.survivors)
+        survivors = set(lists.survivors)
         entries = []
         for dealer in sorted(run.held.keys() & set(run.cohort)):
             opened = run.held[dealer][place]
@@ -378,8 +408,6 @@ class MaskingMember:
         self._forget(run, attempt.key_set)  # (9)
         body = Revealed(tuple(entries)).encode()
         return Signed(body, self._sign_attempt(run, attempt, "unmask", body))
-
-    # Parts of the phases.
 
     def _checked(self, run: _Run, offer: bytes) -> tuple[Offer, dict[int, Advertisement]]:
         """Rule (2)."""

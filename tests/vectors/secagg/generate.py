@@ -58,6 +58,7 @@ class Case:
         indices: who takes part; the whole roster if empty.
         away: by phase, who answers neither it nor any later one.
         wraps: whether every vector is near the top of the ring.
+        at_once: whether members reveal along with their contributions.
         tamper: what a member does wrong and the others can bear.
     """
 
@@ -72,6 +73,7 @@ class Case:
     attempt: int = 1
     away: Mapping[str, Collection[int]] = field(default_factory=dict)
     wraps: bool = False
+    at_once: bool = False
     tamper: Tamper | None = None
 
     @functools.cached_property
@@ -208,6 +210,10 @@ class Careless(MaskingMember):
         use.lists = Lists.decode(lists)
         return self._sign_attempt(run, attempt, "confirm", lists)
 
+    def unmask_at_once(self, attempt: Attempt) -> Signed:
+        self._least = self._most
+        return super().unmask_at_once(attempt)
+
     def _check_signatures(self, *_: Any) -> None:
         pass
 
@@ -240,8 +246,11 @@ class Play:
         self._share()
         self._deliver()
         self._contribute()
-        self._confirm()
-        self._unmask()
+        if self.case.at_once:
+            self._unmask_at_once()
+        else:
+            self._confirm()
+            self._unmask()
         if self.bad and self.bad.edit:
             self.bad.edit(self)
         return self.transcript
@@ -377,6 +386,18 @@ class Play:
             if index in self.confirmed:
                 said = self.members[index].unmask(self.case.use, signatures)
                 revealed.append(self._entry(index, body=said.body, signature=said.signature))
+        self._end(revealed)
+
+    def _unmask_at_once(self) -> None:
+        self.survivors = tuple(sorted(self.plain))
+        self.transcript |= {"lists": "", "confirmations": [], "signatures": ""}
+        revealed = []
+        for index in self.survivors:
+            said = self.members[index].unmask_at_once(self.case.use)
+            revealed.append(self._entry(index, body=said.body, signature=said.signature))
+        self._end(revealed)
+
+    def _end(self, revealed: list[dict[str, str]]) -> None:
         total = np.zeros_like(next(iter(self.plain.values())))
         for index in self.survivors:
             total += self.plain[index]
@@ -606,6 +627,15 @@ def _seed_share_of_the_dropped(
     return (entry[0], opened.seed_share, opened.seed_salt)
 
 
+def _without_lists(play: Play) -> None:
+    play.transcript |= {"lists": "", "confirmations": [], "signatures": ""}
+
+
+def _last_away(play: Play) -> None:
+    play.transcript["contributions"].pop()
+    play.transcript["revealed"].pop()
+
+
 def _too_few_unmask(play: Play) -> None:
     play.transcript["revealed"].pop()
 
@@ -618,6 +648,8 @@ _CASES: Final = (
     Case("three_members", roster=3),
     Case("five_members"),
     Case("six_members", roster=6),
+    Case("three_members_at_once", roster=3, at_once=True),
+    Case("five_members_at_once", privacy={"dropouts": 0}, at_once=True, round=2),
     Case("never_contributed", away={"contribute": {3}}),
     Case("never_took_delivery", away={"deliver": {2}}),
     Case("did_not_deal", away={"share": {5}}),
@@ -770,6 +802,21 @@ BAD: Final = (
         "five_members", "confirmation_of_other_lists", 7,
         "a confirmation is signed over the lists as sent; member-4 signed others",
         edit=_confirmed_other_lists, coordinator=7,
+    ),
+    Bad(
+        "five_members_at_once", "contribution_missing", 7,
+        "where nobody may drop the survivors are the whole cohort; member-4 is missing",
+        edit=_last_away, coordinator=7,
+    ),
+    Bad(
+        "five_members", "revealed_at_once", 8,
+        "members that may drop reveal shares only against t signatures over lists; there are none",
+        edit=_without_lists, member=1, coordinator=8,
+    ),
+    Bad(
+        "three_members_at_once", "shares_signed_by_another", 8,
+        "revealed shares are signed by their sender; member-0 signed member-1's",
+        edit=_signed_by_another("revealed", "unmask", 2, 1), coordinator=8,
     ),
     Bad(
         "five_members", "signatures_too_few", 8,

@@ -485,6 +485,11 @@ def section_7(case: Case) -> Case:
     """Adds who confirmed the lists."""
     N, _, D, _ = parameters(case)
     lists = bytes.fromhex(case.transcript["lists"])
+    if not lists:
+        need(8, D == 0, "shares were revealed for no lists where members may drop")
+        need(7, sorted(case.masked) == sorted(case.dealings), "somebody is missing")
+        need(7, not messages(7, case, "confirmations"), "what was confirmed?")
+        return case._replace(confirmed=sorted(case.masked))
     reader = Reader(7, "lists", lists)
     survivors, dropped = reader.list(), reader.list()
     reader.end()
@@ -532,6 +537,9 @@ def check_signatures(case: Case) -> None:
     """What the coordinator showed to whoever confirmed."""
     t = parameters(case)[3]
     lists = bytes.fromhex(case.transcript["lists"])
+    if not lists:
+        need(8, not case.transcript["signatures"], "signatures over no lists")
+        return
     reader = Reader(8, "signatures", bytes.fromhex(case.transcript["signatures"]))
     signers: list[int] = []
     for _ in range(reader.u32()):
