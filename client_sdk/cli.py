@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +13,7 @@ import typer
 from client_sdk.joining_cli import add_commands
 from client_sdk.leaving_cli import add_commands as add_leaving_commands
 from privacy.errors import AllianceError
+from protos.logs import LogFormat, LogLevel, configure, end
 
 __all__ = ["app", "main"]
 
@@ -33,14 +33,16 @@ def _root() -> None:
 
 
 @app.command()
-def run(config: ConfigFile) -> None:
+def run(
+    config: ConfigFile,
+    log_format: Annotated[LogFormat, typer.Option(help="of the error stream")] = "text",
+    log_level: Annotated[LogLevel, typer.Option(help="the least that is logged")] = "info",
+) -> None:
     """Checks the data, connects to the coordinator, and answers until stopped."""
     from client_sdk.process import forbid_core_dumps, open_node, serve
 
     forbid_core_dumps()
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
-    )
+    configure(sys.stderr, style=log_format, level=log_level)
     asyncio.run(serve(*open_node(config, spending=True)))
 
 
@@ -102,13 +104,10 @@ def main() -> None:
     try:
         app()
     except AllianceError as error:
-        typer.echo(f"alliance-node: {error}", err=True)
+        end("alliance-node", str(error))
         sys.exit(1)
     except ModuleNotFoundError as error:
-        typer.echo(
-            f"alliance-node: {error.name} is not installed; run: pip install 'alliance[node]'",
-            err=True,
-        )
+        end("alliance-node", f"{error.name} is not installed; run: pip install 'alliance[node]'")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -6,7 +6,6 @@ What `contribution` returns is masked before it leaves (`privacy.secagg.MaskingM
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Iterable
 
 import numpy as np
@@ -18,10 +17,9 @@ from privacy.fixedpoint import Grid, encode, to_ring
 from privacy.keystream import KeyStream
 from privacy.sampling import batch_shape, sample_slots
 from privacy.terms import Terms
+from protos.logs import log
 
 __all__ = ["contribution"]
-
-_LOG = logging.getLogger(__name__)
 
 
 def contribution(
@@ -52,8 +50,8 @@ def contribution(
     slots = sample_slots(node.enrolment(terms), shape, terms.privacy.sampling_probability, stream)
     try:
         block_sums = contribute(parameters, node.dataset.gather(slots), terms=terms)
-    except Exception:  # whether a member answers must not depend on its data (rule R4)
-        _LOG.exception("the contribution is noise alone")
+    except Exception as error:  # whether a member answers must not depend on its data (rule R4)
+        log("ContributionEmpty", error=error)
         block_sums = np.zeros((shape.blocks, terms.dimension), dtype=np.float32)
     blocks: Iterable[npt.NDArray[np.float32]] = block_sums
     if node.canaries is not None and node.canaries.take_part(terms):

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import datetime as dt
 import fcntl
-import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -29,11 +28,10 @@ from privacy.errors import AllianceError, ConfigurationError, LinkError, Malform
 from privacy.identity import Identity
 from privacy.membership import sign_renewal
 from protos.config import read_secret
+from protos.logs import log
 from protos.tls import TlsFiles, TlsMaterial
 
 __all__ = ["Credentials", "check_issued", "write_durably"]
-
-_LOG = logging.getLogger(__name__)
 
 RENEW_AT: Final = 1 / 3
 """A certificate is renewed when this share of its life is left: a day's has eight hours to try."""
@@ -156,9 +154,9 @@ class Credentials:
                 return
             try:
                 until = self._renew(new_key=False)
-                _LOG.info("renewed the certificate; it is valid until %s", until)
+                log("CertificateRenewed", until=until.isoformat())
             except LinkError as error:
-                _LOG.warning("the certificate could not be renewed: %s", error)
+                log("RenewalFailed", sentence=str(error))
 
     async def keep(self, changed: Callable[[], None]) -> None:
         """Renews in time until cancelled, and calls back whenever the certificate is another one.
@@ -176,7 +174,7 @@ class Credentials:
                     changed()
                 pause_s = RETRY_S if self.is_due() else LOOK_S
             except AllianceError as error:
-                _LOG.warning("the TLS files are not usable: %s", error)
+                log("TlsFilesUnusable", sentence=str(error))
                 pause_s = RETRY_S
             await asyncio.sleep(pause_s * (0.5 + secrets.randbelow(1000) / 1000))
 

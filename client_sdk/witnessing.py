@@ -11,7 +11,6 @@ What it checks, numbered as in the code:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -38,10 +37,9 @@ from privacy.ledger.entry import (
 from privacy.ledger.merkle import leaf_hash, verify_inclusion
 from privacy.ledger.store import LedgerStore
 from privacy.terms import Terms
+from protos.logs import log
 
 __all__ = ["Witnessing"]
-
-_LOG = logging.getLogger(__name__)
 
 LEAVES: Final = 4096
 """Leaf hashes in one answer; in hexadecimal they fill half a blob."""
@@ -148,7 +146,7 @@ class Witnessing:
         """Check (1): a head of this log that others hold, and how much of it they have seen."""
         store = self._store
         if held > store.size:
-            _LOG.error("the coordinator holds %d entries, this ledger has %d", held, store.size)
+            log("LedgerBehind", held=held, size=store.size)
             raise RequestRefusal(BEHIND)
         if not note:
             return None
@@ -159,14 +157,14 @@ class Witnessing:
                 f"a head of this member's ledger is not its own: {error}"
             ) from error
         except (Rollback, Fork) as error:
-            _LOG.error("%s", error)
+            log("LedgerDisputed", sentence=str(error))
             raise RequestRefusal(BEHIND) from error
 
     def _cosign(self, origin: str, item: Mapping[str, Any], held: dict[str, str]) -> str:
         """Check (3): a signature line, or nothing, and then what is held instead."""
         known = self._store.known(origin)
         if known is not None and known.key != item["ledger_key"]:
-            _LOG.warning("%s: signs with another key than before; it is not cosigned", origin)
+            log("HeadUncosigned", origin=origin, sentence="signs with another key than before")
             return ""
         try:
             return self._witness.consider(
@@ -178,10 +176,10 @@ class Witnessing:
             )
         except (Rollback, Fork) as error:
             # A coordinator that starts again does not know what is held, and is told.
-            _LOG.log(logging.INFO if isinstance(error, Rollback) else logging.ERROR, "%s", error)
+            log("HeadBehind" if isinstance(error, Rollback) else "HeadForked", sentence=str(error))
             held[origin] = error.held.decode() if error.held else ""
         except (EvidenceError, LedgerError) as error:
-            _LOG.warning("%s: %s", origin, error)
+            log("HeadUncosigned", origin=origin, sentence=str(error))
         return ""
 
     def _take_receipts(self, terms: Terms, note: bytes, receipts: list[Any]) -> None:

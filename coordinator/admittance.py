@@ -10,9 +10,8 @@ A stream is refused, or ended, numbered as in the code, if its member
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,10 +19,9 @@ from coordinator.authority import Clock, utc_now
 from coordinator.registry import MemberRecord, Registry
 from privacy.certificates import CertificateFacts, certificate_facts
 from privacy.errors import ConfigurationError, MalformedBody
+from protos.logs import log
 
 __all__ = ["Admittance", "Refusal"]
-
-_LOG = logging.getLogger(__name__)
 
 POLL_S: Final = 2.0
 """How often the registry is looked at; a revocation takes effect within a minute at most."""
@@ -88,16 +86,15 @@ class Admittance:
             return refusal
         try:  # it may have been admitted, or have changed its key, since the last look
             self.look()
-        except ConfigurationError:
-            _LOG.exception("the registry cannot be read")
+        except ConfigurationError as error:
+            log("RegistryUnread", error=error)
         return self._judge(name, facts)
 
-    def left(self, names: Iterable[str]) -> frozenset[str]:
-        """Those of these members that left the alliance by their own word, as of the last look."""
+    @property
+    def departed(self) -> frozenset[str]:
+        """Members that left the alliance by their own word, as of the last look."""
         return frozenset(
-            name
-            for name in names
-            if (member := self._members.get(name)) is not None and member.departure is not None
+            name for name, member in self._members.items() if member.departure is not None
         )
 
     async def watch(self, changed: Callable[[], None]) -> None:
@@ -106,8 +103,8 @@ class Admittance:
             await asyncio.sleep(POLL_S)
             try:
                 await asyncio.to_thread(self.look)
-            except ConfigurationError:
-                _LOG.exception("the registry cannot be read")
+            except ConfigurationError as error:
+                log("RegistryUnread", error=error)
             changed()
 
     def _judge(self, name: str, facts: CertificateFacts) -> Refusal | None:

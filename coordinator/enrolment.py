@@ -18,7 +18,6 @@ import datetime as dt
 import hashlib
 import hmac
 import importlib.metadata
-import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -49,6 +48,7 @@ from privacy.terms import Terms
 from protos.alliance.v1 import membership_pb2 as wire
 from protos.alliance.v1 import membership_pb2_grpc
 from protos.limits import LIMITS, PROTOCOL
+from protos.logs import log
 
 __all__ = [
     "Enrolling",
@@ -59,8 +59,6 @@ __all__ = [
     "serve_enrolment",
     "start_enrolment",
 ]
-
-_LOG = logging.getLogger(__name__)
 
 MESSAGE_BYTES: Final = 64 << 10
 NONCE_S: Final = 60.0
@@ -157,7 +155,7 @@ class EnrolmentService(membership_pb2_grpc.EnrolmentServicer):
             await asyncio.to_thread(  # (3)
                 self._registry.redeem, request.secret, asked, request.request, now=self._clock()
             )
-            _LOG.info("%s joined with identity %s", asked.member, asked.identity[:16])
+            log("MemberAdmitted", member=asked.member, identity=asked.identity[:16])
             return self._certify(asked.member, asked.signing_request.encode())
 
         return await self._answer(context, work)
@@ -177,7 +175,7 @@ class EnrolmentService(membership_pb2_grpc.EnrolmentServicer):
                 raise Declined("bad_renewal", "the signing request names another member")
             if tls_key != member.tls_key:
                 await asyncio.to_thread(self._registry.set_tls_key, member.name, tls_key)
-                _LOG.info("%s has a new TLS key", member.name)
+                log("TlsKeyChanged", member=member.name)
             return self._certify(member.name, request.signing_request)
 
         return await self._answer(context, work)
@@ -215,7 +213,7 @@ class EnrolmentService(membership_pb2_grpc.EnrolmentServicer):
             if departure.alliance != self._alliance:
                 raise Declined("other_alliance", self._alliance)
             await asyncio.to_thread(self._registry.depart, departure, now=self._clock())
-            _LOG.info("%s left the alliance", departure.member)
+            log("DepartureTaken", member=departure.member)
             return wire.LeaveReply()
 
         return await self._answer(context, work)
@@ -290,10 +288,10 @@ class EnrolmentService(membership_pb2_grpc.EnrolmentServicer):
         except Declined as error:
             if error.reason != "too_many":
                 self._refusals.note(address, now_s)
-                _LOG.warning("declined %s: %s", context.peer(), error)
+                log("RequestDeclined", peer=context.peer(), sentence=str(error))
             status, sentence = declination(error)
-        except AllianceError:
-            _LOG.exception("could not answer %s", context.peer())
+        except AllianceError as error:
+            log("RequestUnanswered", error=error, peer=context.peer())
             status, sentence = declination(Declined("unusable"))
         await context.abort(status, sentence[: LIMITS.sentence])
         raise Declined("unusable")  # abort raises; this is never reached
@@ -388,7 +386,7 @@ async def serve_enrolment(
     server = None
     if config is not None and not config.apart:
         server, address = await start_enrolment(config)
-        _LOG.info("enrolment listening on %s", address)
+        log("EnrolmentListening", address=address)
     watching = None
     if admittance is not None:
         watching = asyncio.create_task(admittance.watch(expel))

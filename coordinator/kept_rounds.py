@@ -7,7 +7,6 @@ saw of a round; no more comes to light when an auditor reads them than came to t
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,10 +16,9 @@ from coordinator.round import Keep, Release, Round
 from privacy.empirical.releases import INDEX, release_line, release_name
 from privacy.secagg import Unmasking
 from privacy.terms import Terms
+from protos.logs import log
 
 __all__ = ["KeptRounds"]
-
-_LOG = logging.getLogger(__name__)
 
 MOST_WAITING_BYTES: Final = 64 << 20
 """Contributions on their way to the disk; a round that would exceed it is not kept."""
@@ -102,7 +100,7 @@ class KeptRounds:
                 file.writelines(parts)
             self._sizes[path.parent] = self._sizes.get(path.parent, 0) + size
         except OSError as error:
-            _LOG.warning("%s: this round is not kept (%s)", path.parent, error.strerror)
+            log("RoundUnkept", file=str(path.parent), reason=error.strerror)
             self._let_go(path.parent)
         finally:
             self._waiting_bytes -= size
@@ -114,7 +112,7 @@ class KeptRounds:
         try:
             (target / "opening.json").write_bytes(data)
         except OSError as error:
-            _LOG.warning("%s: this round is not kept (%s)", target, error.strerror)
+            log("RoundUnkept", file=str(target), reason=error.strerror)
             self._let_go(target)
             return
         self._sizes[target] += len(data)
@@ -143,7 +141,7 @@ def _write_release(folder: Path, terms: Terms, release: Release) -> None:
         with (folder / INDEX).open("ab") as index:
             index.write(line)
     except OSError as error:
-        _LOG.warning("%s: this release is not kept (%s)", folder / name, error.strerror)
+        log("ReleaseUnkept", file=str(folder / name), reason=error.strerror)
 
 
 def _opening(unmasking: Unmasking) -> dict[str, Any]:

@@ -7,7 +7,6 @@ the log confirms, the sums lead on.
 
 from __future__ import annotations
 
-import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,10 +22,9 @@ from privacy.errors import AllianceError, ConfigurationError
 from privacy.fixedpoint import Grid, decode
 from privacy.secagg import model_hash
 from privacy.terms import Terms
+from protos.logs import log
 
 __all__ = ["Resumed", "Resumption", "mean_of"]
-
-_LOG = logging.getLogger(__name__)
 
 STATE_EVERY_S: Final = 5.0
 
@@ -123,5 +121,5 @@ class Resumption:
                 self._terms.hash, round_number, model_hash(state.parameters), state.arrays()
             )
             self._evidence.forget_sums(self._terms, round_number)
-        except AllianceError:  # the sums are there still; the next time it may work
-            _LOG.exception("the state after round %d is not kept", round_number)
+        except AllianceError as error:  # the sums are there still; the next time it may work
+            log("StateUnkept", error=error, round=round_number)

@@ -56,6 +56,7 @@ EVENTS: Final[Mapping[str, LoggedEvent]] = MappingProxyType(
         "MemberJoined": _info(),
         "MemberLeft": _info(),
         "MemberRefused": _warning(),
+        "MemberRests": _warning(),
         "MemberWaits": _info(),
         "RoundClosed": _info(),
         "StudyFinished": _info(),

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, TextIO
 
 from privacy.errors import AllianceError
-from protos.log_events import EVENTS
+from protos.log_events import EVENTS, LoggedEvent
 
 __all__ = ["LogFormat", "LogLevel", "adopt", "configure", "end", "line_of", "log"]
 
@@ -28,6 +28,8 @@ Field = str | int | float | bool | None
 _LOG: Final = logging.getLogger("alliance")
 LONGEST: Final = 2000
 """Characters of a field."""
+UNLISTED: Final = LoggedEvent(logging.INFO)
+"""A test holds the table against the coordinator's events; none is lost to its being incomplete."""
 FRAMES: Final = 12
 """Innermost places of an error that are told."""
 
@@ -94,7 +96,8 @@ def line_of(event: str, fields: dict[str, Any], *, at_s: float) -> str:
         fields: as JSON takes them.
         at_s: seconds since 1970.
     """
-    level = logging.getLevelName(EVENTS[event].level).lower()
+    kind = EVENTS.get(event, UNLISTED)
+    level = logging.getLevelName(kind.level).lower()
     return json.dumps({"at": _moment(at_s), "level": level, "event": event, **fields})
 
 
