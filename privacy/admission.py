@@ -38,6 +38,11 @@ CONTEXT: Final = "alliance/v1/admission"
 GROUPS: Final = 8
 """Groups of five digits in a fingerprint: 132 bits, beyond any search for a second key."""
 
+LEAST_VOUCH_BYTES: Final = 64
+"""Fewer bytes than any field of an honest document takes. What breaks a rule is described, and a
+document of nothing but such fields would take two hundred times its length to describe."""
+LEAST_FIELDS: Final = 16
+
 SignatureText = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
 
 
@@ -98,6 +103,8 @@ class Admissions(StrictModel):
         Raises:
             MalformedBody: if they are not well-formed.
         """
+        if document.count(b":") > LEAST_FIELDS + len(document) // LEAST_VOUCH_BYTES:
+            raise MalformedBody("not admissions: more fields than fit its length")
         try:
             return cls.model_validate_json(document)
         except ValidationError as error:

@@ -84,11 +84,11 @@ class Authority:
         try:
             authority._certificate = x509.load_pem_x509_certificate(certificate)
             certified = authority._certificate.public_key()
+            authority._name = authority._certificate.subject
         except _UNREADABLE as error:
             raise ConfigurationError("the authority's certificate is not a PEM one") from error
         if certified != authority._key.public_key():
             raise ConfigurationError("the authority's key is not the one of its certificate")
-        authority._name = authority._certificate.subject
         return authority
 
     @property

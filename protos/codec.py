@@ -162,6 +162,8 @@ def array_specs(content: wire.Content, *, most_bytes: int) -> list[ArraySpec]:
     Raises:
         LinkError: if a dtype is not on the list, or a count, rank or size is over its cap.
     """
+    if len(content.arrays) > LIMITS.records:  # before anything looks at each of them
+        raise LinkError(f"more than {LIMITS.records} records")
     count = sum(len(group.headers) for group in content.arrays)
     if count > LIMITS.arrays:
         raise LinkError(f"{count} arrays announced, at most {LIMITS.arrays} are accepted")
@@ -187,10 +189,7 @@ def decode(content: wire.Content, arrays: Sequence[tuple[ArraySpec, bytes]] = ()
     Raises:
         LinkError: if there are too many values, a value has no kind, or a name repeats.
     """
-    if len(content.configurations) > LIMITS.records:
-        raise LinkError(f"more than {LIMITS.records} records")
-    if sum(len(item.values) for item in content.configurations) > LIMITS.values:
-        raise LinkError(f"more than {LIMITS.values} configuration values")
+    _check_counts(content)
     records = RecordDict()
     for item in content.configurations:
         if item.name in records:
@@ -212,10 +211,9 @@ def blob_of(content: wire.Content, record: str, key: str) -> bytes:
     """One blob of a message whose arrays have not arrived; empty if it is not there.
 
     Raises:
-        LinkError: if there are too many values.
+        LinkError: if there are too many records or values.
     """
-    if sum(len(item.values) for item in content.configurations) > LIMITS.values:
-        raise LinkError(f"more than {LIMITS.values} configuration values")
+    _check_counts(content)
     for item in content.configurations:
         if item.name == record and key in item.values:
             return item.values[key].blob
@@ -241,6 +239,14 @@ def printable(sentence: str) -> str:
     """A sentence from the other side, fit for a log or a terminal."""
     kept = sentence[: LIMITS.sentence]
     return "".join(letter if letter.isprintable() else "?" for letter in kept)
+
+
+def _check_counts(content: wire.Content) -> None:
+    """Refuses more records and values than a message may have."""
+    if len(content.configurations) > LIMITS.records:
+        raise LinkError(f"more than {LIMITS.records} records")
+    if sum(len(item.values) for item in content.configurations) > LIMITS.values:
+        raise LinkError(f"more than {LIMITS.values} configuration values")
 
 
 def _scalar(key: str, value: object) -> wire.Scalar:

@@ -123,3 +123,12 @@ def test_fingerprints_tell_alliance_and_member_apart(alliance: str, member: str)
     assert len(here.split()) == 8
     assert here != fingerprint(alliance=alliance + "x", member=member, identity=key)
     assert here != fingerprint(alliance=alliance, member="x" + member, identity=key)
+
+
+@pytest.mark.parametrize("field", ['"%d_":0', '"":{}', '"m%d":{"":0}'])
+def test_admissions_of_nothing_but_odd_fields_are_refused_before_each_is_described(
+    field: str,
+) -> None:
+    fields = ",".join(field.replace("%d", str(number)) for number in range(20_000))
+    with pytest.raises(MalformedBody, match="more fields than fit"):
+        Admissions.from_json(f'{{"version":1,"vouches":{{{fields}}}}}'.encode())

@@ -17,6 +17,7 @@ from protos.codec import (
     array_bytes,
     array_specs,
     array_to_flower,
+    blob_of,
     chunks,
     decode,
     encode,
@@ -130,6 +131,17 @@ def test_too_many_arrays_dimensions_and_values_are_refused() -> None:
         values[str(index)].integer = index
     with pytest.raises(LinkError, match="configuration values"):
         decode(wide)
+
+
+def test_a_frame_full_of_empty_records_is_refused_without_a_look_at_each() -> None:
+    content = wire.Content.FromString(b"\x0a\x00\x12\x00" * 200_000)
+    for read in (
+        lambda: array_specs(content, most_bytes=0),
+        lambda: decode(content),
+        lambda: blob_of(content, "signed", "signature"),
+    ):
+        with pytest.raises(LinkError, match="more than 16 records"):
+            read()
 
 
 def test_a_value_without_a_kind_and_a_repeated_name_are_refused() -> None:
