@@ -200,7 +200,8 @@ class SecureAggregation:
     # Which key sets are used.
 
     def _askable(self, willing: set[str]) -> set[str]:
-        return {name for name in willing if self._standing.may(name)}
+        least = self._terms.privacy.least_survivors
+        return self._standing.askable(willing, present=self._present(willing), least=least)
 
     def _tainted(self, run: _Run) -> bool:
         """Whether a cheater dealt shares in a run: its secrets are needed and cannot be rebuilt."""
@@ -359,9 +360,15 @@ class SecureAggregation:
         return granted
 
     def settle(self, willing: set[str]) -> None:
-        """Has the log's newest head cosigned, and hands members the receipts they lack."""
+        """Has the log's newest head cosigned, and hands members the receipts they lack.
+
+        Waits for a quorum: a coordinator that starts again after the last round has nobody yet.
+        """
         if self._witnessing is not None:
-            present = sorted(self._present(self._askable(willing)))
+            asked = self._askable(willing)
+            least, wait_s = min(self._terms.quorum, len(asked)), self._deadlines.assemble_s
+            self._grid.assemble(asked, least=least, timeout_s=wait_s)
+            present = sorted(self._present(asked))
             self._thread.submit(self._witnessing.grant, present, 0).result()
 
     # Messages.

@@ -15,6 +15,7 @@ from coordinator.evidence import Evidence
 from coordinator.mirror import Mirror
 from coordinator.monitor import MemberFaulted, Monitor
 from privacy.errors import EvidenceError, Fork, MemberFault, Rollback
+from privacy.identity import IdentityKey
 from privacy.ledger.checkpoint import add_cosignatures, cosigners, open_checkpoint
 from privacy.ledger.entry import Head, canonical, parse_canonical
 from privacy.ledger.merkle import root
@@ -99,8 +100,10 @@ class Witnessing:
             if not any(pending.values()):
                 break
         covered = self._covered(witnessed)
-        self._evidence.keep_head(add_cosignatures(own, self_witnessed.lines.values()))
-        return self._deliver(covered, own)
+        cosigned = add_cosignatures(own, self_witnessed.lines.values())
+        if len(cosigners(cosigned, self._keys())) >= self._terms.quorum:
+            self._evidence.keep_head(cosigned)  # one that fewer signed takes no place of it
+        return self._deliver(covered, cosigned)
 
     # The phases.
 
@@ -245,11 +248,7 @@ class Witnessing:
 
     def _covered(self, witnessed: Mapping[str, _Witnessed]) -> dict[str, bytes]:
         """Heads with a quorum of valid cosignatures, their own signature among them."""
-        keys = {
-            self._mirror.log(entry.name).origin: self._mirror.log(entry.name).key
-            for entry in self._terms.roster
-            if self._mirror.knows(entry.name)
-        }
+        keys = self._keys()
         covered: dict[str, bytes] = {}
         for name, one in witnessed.items():
             note = add_cosignatures(one.note, one.lines.values())
@@ -272,8 +271,21 @@ class Witnessing:
         )
         return covered
 
+    def _keys(self) -> dict[str, IdentityKey]:
+        """Members' ledger keys by the origins of their logs."""
+        return {
+            self._mirror.log(entry.name).origin: self._mirror.log(entry.name).key
+            for entry in self._terms.roster
+            if self._mirror.knows(entry.name)
+        }
+
     def _deliver(self, covered: Mapping[str, bytes], own: bytes) -> tuple[str, ...]:
-        """Hands everybody its cosigned head and its receipts; who took them."""
+        """Hands everybody its cosigned head and its receipts; who took them.
+
+        Args:
+            covered: members' heads.
+            own: this log's head, which the receipts lead to.
+        """
         granted: list[str] = []
 
         def take(name: str, body: bytes) -> None:
@@ -281,11 +293,10 @@ class Witnessing:
             granted.append(name)
 
         size = open_checkpoint(own, origin=self._evidence.origin, key=self._evidence.key).size
-        cosigned = self._evidence.head.decode()
         since = {name: self._receipted.get(name, 0) for name in covered}
         bodies = {
             name: canonical(
-                {"coordinator": cosigned, "note": covered[name].decode(), "receipts": receipts}
+                {"coordinator": own.decode(), "note": covered[name].decode(), "receipts": receipts}
             )
             for name, receipts in self._evidence.receipts(since, size).items()
         }

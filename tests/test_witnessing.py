@@ -141,6 +141,22 @@ def test_a_quorum_lets_reserved_attempts_be_spent(alliance: Alliance) -> None:
     assert [head.member for head in heads.heads] == list(NAMES)
 
 
+def test_a_head_that_too_few_cosigned_takes_no_place_of_one_that_a_quorum_did(
+    alliance: Alliance,
+) -> None:
+    """A coordinator that starts again after the last round may find nobody there yet."""
+    alliance.coordinator.grant(NAMES, 4)
+    kept = alliance.evidence.store.newest_note()
+    assert kept is not None
+    size = alliance.evidence.store.check_head(kept).size
+    for present in ((), NAMES[: TERMS.quorum - 1]):
+        alliance.coordinator.grant(present, 0)
+        assert alliance.evidence.store.size > size
+        assert alliance.evidence.store.newest_note() == kept
+    alliance.coordinator.grant(NAMES[: TERMS.quorum], 0)
+    assert alliance.evidence.store.newest_note() != kept
+
+
 def test_only_what_is_lacking_is_reserved_and_sent_again(alliance: Alliance) -> None:
     alliance.coordinator.grant(NAMES, 4)
     sizes = {name: journal.store.size for name, journal in alliance.journals.items()}
