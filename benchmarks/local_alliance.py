@@ -16,9 +16,12 @@ from typing import Any, Self
 
 import psutil
 
+from coordinator.config import CoordinatorConfig
+from coordinator.study_desk import StudyDesk
 from privacy.errors import AllianceError
 from privacy.identity import Identity
 from privacy.terms import Terms
+from protos.config import read_config
 
 __all__ = ["LocalAlliance", "LocalMember"]
 
@@ -42,7 +45,7 @@ class LocalMember:
     identity: Identity
     declared_consumers: int
     data: Mapping[str, str]
-    policy: Mapping[str, float | int]
+    policy: Mapping[str, Any]
 
 
 class LocalAlliance:
@@ -50,8 +53,11 @@ class LocalAlliance:
 
     Args:
         folder: emptied by nobody; each side gets a folder of its own in it.
-        terms: the study.
+        study: terms, or a study's TOML file.
         members: in roster order.
+        alliance: its name; needed with a file.
+        propose: whether to have the study run at once, and the coordinator end with it; otherwise
+            the coordinator stays, and commands say what happens.
         deadlines: the coordinator's ``[deadlines]`` table.
         database: the coordinator's, if not a file in its state folder.
         watch_memory: whether to look at the memory now and then, which takes time from the rounds.
@@ -63,9 +69,11 @@ class LocalAlliance:
     def __init__(
         self,
         folder: Path,
-        terms: Terms,
+        study: Terms | Path,
         members: list[LocalMember],
         *,
+        alliance: str = "",
+        propose: bool = True,
         deadlines: Mapping[str, float] | None = None,
         watch_memory: bool = False,
         database: str | None = None,
@@ -74,7 +82,10 @@ class LocalAlliance:
         self.members = members
         self.nodes: dict[str, subprocess.Popen[str]] = {}
         self.peak_memory_bytes = 0
-        self._terms = terms
+        self._study = study
+        self._alliance = study.alliance if isinstance(study, Terms) else alliance
+        self._contract = "contract.json" if isinstance(study, Terms) else "study.toml"
+        self._proposes = propose
         self._deadlines = dict(deadlines or {})
         self._database = database
         self._coordinator: subprocess.Popen[str] | None = None
@@ -86,8 +97,16 @@ class LocalAlliance:
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._certificates()
-        (self.folder / "terms.json").write_text(self._terms.model_dump_json(indent=1))
-        (self.folder / "contract.json").write_text(self._terms.contract.model_dump_json(indent=1))
+        self._configure_coordinator()
+        if isinstance(self._study, Terms):
+            (self.folder / "terms.json").write_text(self._study.model_dump_json(indent=1))
+            contract = self._study.contract.model_dump_json(indent=1)
+            (self.folder / "contract.json").write_text(contract)
+        else:
+            (self.folder / "study.toml").write_bytes(self._study.read_bytes())
+        (self.folder / "roster.json").write_text(json.dumps(self._roster(), indent=1))
+        if self._proposes:
+            self.propose()
         self._start_coordinator()
         if self._watch_memory:
             self._sampler.start()
@@ -170,16 +189,48 @@ class LocalAlliance:
             else ""
         )
 
-    def _start_coordinator(self) -> None:
-        coordinator = self.folder / "coordinator.toml"
+    def propose(self) -> Terms:
+        """Offers the study and has it run, as `alliance-coordinator study propose --start` does."""
+        config = read_config(self._config, CoordinatorConfig).relative_to(self.folder)
+        file = "terms.json" if isinstance(self._study, Terms) else "study.toml"
+        with StudyDesk(config) as desk:
+            record = desk.propose(self.folder / file, roster=self.folder / "roster.json")
+            return desk.start(record.terms.label).terms
+
+    def _roster(self) -> list[dict[str, Any]]:
+        """As `alliance-coordinator members --json` lists members."""
+        return [
+            {
+                "member": member.name,
+                "identity": member.identity.public,
+                "declared_consumers": member.declared_consumers,
+            }
+            for member in self.members
+        ]
+
+    @property
+    def _config(self) -> Path:
+        return self.folder / "coordinator.toml"
+
+    def _configure_coordinator(self) -> None:
         database = f"database = {json.dumps(self._database)}\n" if self._database else ""
-        coordinator.write_text(
-            f'listen = "{self._address}"\nstudy = "terms.json"\nstate = "coordinator-state"\n'
+        self._config.write_text(
+            f'listen = "{self._address}"\nalliance = "{self._alliance}"\n'
+            'state = "coordinator-state"\n'
             + database
             + _tls("coordinator")
             + _table("deadlines", self._deadlines)
         )
-        self._coordinator = self._start("coordinator.cli", "coordinator", coordinator, "--json")
+
+    def _start_coordinator(self) -> None:
+        self._configure_coordinator()
+        self._coordinator = self._start(
+            "coordinator.cli",
+            "coordinator",
+            self._config,
+            "--json",
+            *(("--until-finished",) if self._proposes else ()),
+        )
 
     def _listening(self, address: str) -> None:
         """Starts the nodes once the coordinator's port is known; it keeps it from then on."""
@@ -194,9 +245,9 @@ class LocalAlliance:
         identity.write_bytes(member.identity.pem())
         config = self.folder / f"{member.name}.toml"
         config.write_text(
-            f'alliance = "{self._terms.alliance}"\n'
+            f'alliance = "{self._alliance}"\n'
             f'member = "{member.name}"\ndeclared_consumers = {member.declared_consumers}\n'
-            f'coordinator = "{address}"\ncontract = "contract.json"\n'
+            f'coordinator = "{address}"\ncontract = "{self._contract}"\n'
             f'state = "{member.name}-state"\nidentity = "{identity.name}"\n'
             + _table("data", member.data)
             + _table("policy", member.policy)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import astuple
@@ -20,14 +19,12 @@ from client_sdk.guard import (
     guard,
     key_sets_of,
     parameters,
-    project,
     round_of,
 )
 from client_sdk.journal import too_many_studies, unknown_terms
 from client_sdk.node import Node
 from client_sdk.session import Answer, Answerer
 from client_sdk.witnessing import Witnessing
-from privacy.acceptance import sign_acceptance
 from privacy.budget import StudySpend
 from privacy.errors import RequestRefusal
 from privacy.identity import IdentityKey
@@ -43,10 +40,9 @@ from protos.codec import (
     encode,
     message_of,
 )
+from protos.logs import adopt, log
 
 __all__ = ["RecordJournal", "answerer", "make_client_app"]
-
-_LOG = logging.getLogger(__name__)
 
 
 def make_client_app(node_of: Callable[[Context], Node]) -> ClientApp:
@@ -59,23 +55,16 @@ def make_client_app(node_of: Callable[[Context], Node]) -> ClientApp:
 
     @app.train("propose", mods=[stand_guard])
     def propose(message: Message, context: Context) -> Message:
-        """Accepts terms the guard found within policy."""
+        """Accepts terms that the guard found approved; says so if a person has to decide."""
         node = node_of(context)
-        document = str(message.content.config_records["terms"]["document"])
-        terms = Terms.from_json(document)
+        waits = message.content.config_records["waits"]
+        if waits["sentence"]:
+            return Message(RecordDict({"waiting": waits}), reply_to=message)
+        terms = Terms.from_json(str(message.content.config_records["terms"]["document"]))
         acceptance = ConfigRecord({"member": node.entry.name, "terms_hash": terms.hash})
-        signature, ledger_key = b"", node.journal.ledger_key
-        if node.identity is not None and ledger_key is not None:
-            signature = sign_acceptance(
-                node.identity, terms, member=node.entry.name, ledger_key=ledger_key
-            )
+        ledger_key, signature = node.consents.accept(terms)
+        if ledger_key is not None:
             acceptance["ledger_key"], acceptance["signature"] = ledger_key, signature
-        node.journal.approve(
-            terms,
-            profile=project(document).profile,
-            most_studies=node.policy.most_studies,
-            signature=signature,
-        )
         node.enrolment(terms)  # now, so that no attempt's time tells how many there are
         return Message(RecordDict({"acceptance": acceptance}), reply_to=message)
 
@@ -85,6 +74,7 @@ def make_client_app(node_of: Callable[[Context], Node]) -> ClientApp:
         node = node_of(context)
         terms = accepted_terms(node, message)
         vector = contribution(terms, node, parameters(message, terms))
+        _expect_time(message, terms.deadlines.contribute_s)
         content = RecordDict()
         signature, key_set = b"", 0
         if node.identity is not None:
@@ -180,6 +170,21 @@ def make_client_app(node_of: Callable[[Context], Node]) -> ClientApp:
         node.journal.finish(terms, "its model was published")
         return Message(RecordDict({"kept": ConfigRecord({"kept": True})}), reply_to=message)
 
+    @app.train("stop", mods=[stand_guard])
+    def stop(message: Message, context: Context) -> Message:
+        """Ends a study here: what was earmarked for it and never reserved is free again."""
+        node = node_of(context)
+        terms_hash = TermsHash(str(message.content.config_records["terms"]["terms_hash"]))
+        if node.proposals is not None:
+            node.proposals.forget(terms_hash)
+        try:
+            terms = accepted_terms(node, message)
+        except RequestRefusal:  # it was never accepted here
+            return Message(RecordDict({"over": ConfigRecord({"over": False})}), reply_to=message)
+        node.forget(terms)
+        node.journal.finish(terms, "its operator stopped it")
+        return Message(RecordDict({"over": ConfigRecord({"over": True})}), reply_to=message)
+
     return app
 
 
@@ -189,6 +194,19 @@ def _signed(message: Message, signed: Signed) -> Message:
 
 def _record(signed: Signed) -> ConfigRecord:
     return ConfigRecord({"body": signed.body, "signature": signed.signature})
+
+
+def _expect_time(message: Message, longest_s: float) -> None:
+    """Called before anything is used up: what nobody waits for is not masked, nor recorded as made.
+
+    How long the work took says nothing of the data: batches have a public shape (rule R4).
+
+    Raises:
+        RequestRefusal: if the message's time is over.
+    """
+    metadata = message.metadata
+    if time.time() > metadata.created_at + min(metadata.ttl, longest_s):
+        raise RequestRefusal("the attempt's time was over before this member was ready")
 
 
 def answerer(app: ClientApp, context: Context) -> Answerer:
@@ -212,8 +230,8 @@ def answerer(app: ClientApp, context: Context) -> Answerer:
             if not reply.has_error():
                 return Answer(encode(reply.content), array_bytes(reply.content))
             refusal = (reply.error.code, reply.error.reason or SILENT[1])
-        except Exception:
-            _LOG.exception("%s: no answer", key)
+        except Exception as error:
+            log("TaskUnanswered", error=error, task=str(key))
             refusal = SILENT
         return Answer(wire.Content(), [], refusal)
 
@@ -244,6 +262,13 @@ class RecordJournal:
                 raise too_many_studies(accepted)
             self._state[terms.hash] = ConfigRecord({"document": terms.model_dump_json()})
             self._keep(StudySpend(terms.privacy.rounds, terms.privacy.max_attempts), terms)
+
+    def consented(self, terms: Terms) -> bool:
+        """See `Journal.consented`."""
+        if terms.hash not in self._state:
+            return False
+        self._spend(terms).expect_open()
+        return True
 
     def terms(self, terms_hash: TermsHash) -> Terms:
         """See `Journal.terms`."""
@@ -308,3 +333,6 @@ class RecordJournal:
 
     def _keep(self, spend: StudySpend, terms: Terms) -> None:
         self._record(terms.hash)["spend"] = [int(number) for number in astuple(spend)]
+
+
+adopt("flwr")

@@ -12,6 +12,7 @@ import typer
 
 from client_sdk.joining_cli import add_commands
 from client_sdk.leaving_cli import add_commands as add_leaving_commands
+from client_sdk.study_cli import study
 from privacy.errors import AllianceError
 from protos.logs import LogFormat, LogLevel, configure, end
 
@@ -97,6 +98,7 @@ def score(
 
 add_commands(app)
 add_leaving_commands(app)
+app.add_typer(study, name="study")
 
 
 def main() -> None:

@@ -2,10 +2,11 @@
 
 Checks, numbered as in the code; whatever fails is answered with a refusal whose words depend on
 public inputs only (rule R4):
- (1) the message asks for something this node does: propose, publish, or a phase of a private sum;
+ (1) the message asks for something this node does: propose, publish, stop, or a phase of a private
+     sum;
  (2) proposed terms are well-formed, fit grid and recipe, name this member as it declared itself,
-     and stay within its policy by its own projection; their roster names members it knows, or that
-     enough of those vouch for, as the policy demands;
+     and a roster of members it knows, or that enough of those vouch for, as the policy demands; its
+     rules approve them by its own projection, or a person did, or they wait for one (`consent`);
  (3) a contribution is asked for under terms accepted here, for the study they name;
  (4) the public state has the terms' shape and is finite (the guarantee holds for every such one);
  (5) the attempt has a key set that is ready and unused, so that nothing leaves unmasked;
@@ -17,8 +18,6 @@ What secure aggregation itself demands of a message, `privacy.secagg.MaskingMemb
 
 from __future__ import annotations
 
-import functools
-import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -28,9 +27,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from client_sdk.node import Node
-from client_sdk.recipes.propensity.settings import check_dimension, parse
 from client_sdk.session import MALFORMED
-from privacy.accounting import Accountant, Projection
 from privacy.errors import (
     AllianceError,
     BudgetRefusal,
@@ -40,11 +37,10 @@ from privacy.errors import (
     RequestRefusal,
     TermsError,
 )
-from privacy.fixedpoint import Grid
-from privacy.identity import IdentityKey
-from privacy.secagg import Attempt, Graph, KeySets, model_hash
+from privacy.secagg import Attempt, KeySets, model_hash
 from privacy.terms import PHASES_AHEAD, Terms, TermsHash
 from protos.codec import flower_to_array
+from protos.logs import log
 
 __all__ = [
     "REFUSALS",
@@ -54,11 +50,8 @@ __all__ = [
     "guard",
     "key_sets_of",
     "parameters",
-    "project",
     "round_of",
 ]
-
-_LOG = logging.getLogger(__name__)
 
 REFUSALS: Final[dict[type[AllianceError], int]] = {
     PolicyRefusal: 1,
@@ -85,12 +78,12 @@ def guard(node_of: Callable[[Context], Node]) -> Mod:
             _check(node, message)
             return call_next(message, context)
         except tuple(REFUSALS) as error:
-            _LOG.warning("refused %s: %s", message.metadata.message_type, error)
+            log("TaskRefused", task=message.metadata.message_type, sentence=str(error))
             _record(node, message, error)
             code = next(code for kind, code in REFUSALS.items() if isinstance(error, kind))
             return Message(Error(code, str(error)), reply_to=message)
-        except Exception:
-            _LOG.exception("could not answer %s", message.metadata.message_type)
+        except Exception as error:
+            log("TaskUnanswered", error=error, task=message.metadata.message_type)
             return Message(Error(*SILENT), reply_to=message)
 
     return mod
@@ -176,19 +169,6 @@ def body_of(message: Message) -> bytes:
     return body
 
 
-@functools.lru_cache(maxsize=16)
-def project(document: str) -> Projection:
-    """This member's own projection of what proposed terms cost; it takes seconds, so it is kept.
-
-    Args:
-        document: the terms as JSON.
-
-    Raises:
-        TermsError: if they are not well-formed.
-    """
-    return Accountant(Terms.from_json(document)).projection()
-
-
 def _record(node: Node, message: Message, error: AllianceError) -> None:
     """Puts a refusal into the member's own log; whether that works changes no answer."""
     terms = message.content.get("terms")
@@ -199,8 +179,8 @@ def _record(node: Node, message: Message, error: AllianceError) -> None:
             message.metadata.message_type,
             str(error),
         )
-    except AllianceError:
-        _LOG.exception("the refusal is not in the ledger")
+    except AllianceError as failure:
+        log("RefusalUnrecorded", error=failure)
 
 
 def _check(node: Node, message: Message) -> None:
@@ -219,6 +199,9 @@ def _check(node: Node, message: Message) -> None:
         node.journal.check(terms, round_number=number, attempt=attempt)  # (6)
     elif action == "train.publish":
         parameters(message, accepted_terms(node, message))
+    elif action == "train.stop":
+        if not isinstance(_config(message, "terms").get("terms_hash"), str):
+            raise RequestRefusal("the message names no terms hash")
     elif action in ("train.confirm", "train.unmask", *AHEAD_ACTIONS):
         node.masking(accepted_terms(node, message))
     else:  # (1)
@@ -230,18 +213,10 @@ def _check_proposal(node: Node, message: Message) -> None:
     if not isinstance(document, str):
         raise RequestRefusal("the proposal carries no terms")
     terms = Terms.from_json(document)  # (2)
-    node.policy.check_terms(terms, own_entry=node.entry, contract=node.contract)
     vouches = message.content.get("admissions")
     admissions = vouches.get("vouches") if isinstance(vouches, ConfigRecord) else b""
-    node.policy.check_admissions(
-        terms,
-        admissions if isinstance(admissions, bytes) else b"",
-        own=IdentityKey(node.entry.identity),
-    )
-    Grid.of(terms)
-    Graph.of(terms.privacy)
-    check_dimension(terms, parse(terms))
-    node.policy.check_cost(terms, project(document))
+    waits = node.consents.weigh(terms, admissions if isinstance(admissions, bytes) else b"")
+    message.content["waits"] = ConfigRecord({"sentence": waits})
 
 
 def _config(message: Message, name: str) -> ConfigRecord:

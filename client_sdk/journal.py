@@ -67,6 +67,13 @@ class Journal(Protocol):
             BudgetRefusal: if the budget over all studies does not cover them.
         """
 
+    def consented(self, terms: Terms) -> bool:
+        """Whether this member accepted exactly these terms.
+
+        Raises:
+            BudgetRefusal: if it did, and the study is over here.
+        """
+
     def terms(self, terms_hash: TermsHash) -> Terms:
         """Accepted terms.
 
@@ -298,6 +305,14 @@ class SqliteJournal:
                 signature=signature.hex(),
             )
             self._log.append(transaction, consent)
+
+    def consented(self, terms: Terms) -> bool:
+        """See `Journal.consented`; another process may have written the consent."""
+        account = self.account
+        if not account.knows(terms.hash):
+            return False
+        account.study(terms.hash).spend.expect_open()
+        return True
 
     def terms(self, terms_hash: TermsHash) -> Terms:
         """See `Journal.terms`."""

@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from client_sdk.canaries import Canaries
+from client_sdk.consent import Consents
 from client_sdk.dataset import Dataset
 from client_sdk.journal import Journal
 from client_sdk.noise_ahead import NoiseAhead
 from client_sdk.policy import Policy
+from client_sdk.proposals import Proposals
 from client_sdk.witnessing import Witnessing
 from privacy.errors import RequestRefusal
 from privacy.identity import Identity
@@ -43,6 +45,7 @@ class Node:
         canaries: what an auditor enrolled here, if the policy lets it.
         witnessing: its ledger among others that vouch for each other; without it nobody does, and
             the node grants itself what it reserves, as under simulation.
+        proposals: what a person here has to decide; None if nobody is asked, as under simulation.
     """
 
     entry: RosterEntry
@@ -54,11 +57,19 @@ class Node:
     identity: Identity | None = None
     canaries: Canaries | None = None
     witnessing: Witnessing | None = None
+    proposals: Proposals | None = None
     noise: NoiseAhead = field(default_factory=NoiseAhead, repr=False)
     _block_key: bytes = field(default_factory=lambda: os.urandom(32), repr=False)
     _enrolments: dict[TermsHash, Enrolment] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _masking: dict[TermsHash, MaskingMember] = field(default_factory=dict, repr=False)
+
+    @property
+    def consents(self) -> Consents:
+        """What decides on proposals here."""
+        return Consents(
+            self.entry, self.policy, self.contract, self.journal, self.identity, self.proposals
+        )
 
     def enrolment(self, terms: Terms) -> Enrolment:
         """This member's consumers in their blocks, drawn once per study and process."""

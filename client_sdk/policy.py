@@ -1,12 +1,22 @@
-"""What a member allows, whatever the coordinator proposes."""
+"""What a member allows, whatever the coordinator proposes.
+
+Three kinds of check, so that it is plain what a person may decide:
+ - what must hold whoever approves: the roster names this member as it declared itself, and members
+   it has reason to believe in; the contract is the one it brings (`check_terms`, `check_contract`);
+ - rules that approve by themselves: recipe, purpose, columns, noise, cohort, cost (`check_rules`,
+   `check_cost`). What they do not approve waits for a person, or is refused if the policy says so;
+ - the budget over all studies, which its ledger holds: nobody approves beyond it.
+"""
 
 from __future__ import annotations
 
+import fnmatch
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from client_sdk.hours import Hours
 from privacy.accounting import Projection
 from privacy.admission import check_admissions
 from privacy.budget import (
@@ -19,7 +29,16 @@ from privacy.budget import (
 from privacy.errors import PolicyRefusal
 from privacy.identity import IdentityKey
 from privacy.ledger.entry import Rule
-from privacy.terms import DataContract, IdentityText, Name, RosterEntry, StrictModel, Terms
+from privacy.terms import (
+    Column,
+    ColumnName,
+    DataContract,
+    IdentityText,
+    Name,
+    RosterEntry,
+    StrictModel,
+    Terms,
+)
 
 __all__ = ["Budget", "Policy"]
 
@@ -70,7 +89,19 @@ class Policy(StrictModel):
     The defaults are cautious; a member loosens what it means to.
     """
 
+    otherwise: Literal["ask", "refuse"] = "ask"
+    """What becomes of a study that the rules below do not approve: a person decides
+    (`alliance-node study`), or it is refused."""
     recipes: tuple[str, ...] = ("propensity",)
+    purposes: tuple[str, ...] = ()
+    """Patterns such as ``*coupon*``, one of which a study's purpose must match; none: any."""
+    columns: tuple[ColumnName, ...] | None = None
+    """Columns, the label among them, that a study may read; all of the contract if not given."""
+    hours: tuple[str, ...] = ()
+    """When this node answers, such as ``22:00-06:00`` or ``mon-fri 18:30-24:00``; none: always.
+    Outside them it has no stream and counts as absent."""
+    zone: str = "UTC"
+    """The time zone of ``hours``, such as ``Asia/Shanghai``."""
     most_epsilon: float = Field(default=1.0, gt=0)
     """On epsilon(1), the whole study's projected cost for a consumer known to one member."""
     most_epsilon_local: float = Field(default=3.0, gt=0)
@@ -97,16 +128,65 @@ class Policy(StrictModel):
     auditor_keys: tuple[IdentityText, ...] = ()
     """Auditors that may enrol canaries here (`client_sdk.canaries`); nobody by default."""
 
-    def check_terms(self, terms: Terms, *, own_entry: RosterEntry, contract: DataContract) -> None:
-        """Refuses terms that exceed this policy, before anything is computed or touched.
+    @model_validator(mode="after")
+    def _hours(self) -> Self:
+        self.windows  # noqa: B018  (raises here, not when the node runs)
+        return self
+
+    @property
+    def windows(self) -> Hours:
+        """When this node answers."""
+        return Hours.of(self.hours, self.zone)
+
+    def check_terms(self, terms: Terms, *, own_entry: RosterEntry) -> None:
+        """Refuses terms that nobody here may approve, before anything is computed or touched.
 
         Args:
             terms: as proposed.
             own_entry: how the roster must name this member.
+
+        Raises:
+            PolicyRefusal: naming what does not hold.
+        """
+        if terms.entry(own_entry.name) != own_entry:
+            raise PolicyRefusal(
+                f"study {terms.study}: the roster's entry for {own_entry.name} is not the one "
+                "this member declared"
+            )
+        pinned = self.admission == "pinned" or (self.known_members and self.admission is None)
+        for entry in terms.roster if pinned else ():
+            if entry != own_entry and self.known_members.get(entry.name) != entry.identity:
+                raise PolicyRefusal(
+                    f"study {terms.study}: {entry.name} with identity {entry.identity[:16]} is not "
+                    "among this member's known_members; compare keys with it, then add it"
+                )
+
+    def check_contract(self, terms: Terms, contract: DataContract) -> None:
+        """Refuses terms whose data contract is not the one that this member's table keeps.
+
+        Args:
+            terms: as proposed.
             contract: the table this member brings.
 
         Raises:
-            PolicyRefusal: naming the first limit that is exceeded.
+            PolicyRefusal: naming the first difference, and the remedy.
+        """
+        if terms.contract == contract:
+            return
+        raise PolicyRefusal(
+            f"study {terms.study}: its data contract {_difference(terms.contract, contract)}; if "
+            f"the data fits, take it over: alliance-node study show {terms.label} --contract, then "
+            "alliance-node check and a restart"
+        )
+
+    def check_rules(self, terms: Terms) -> None:
+        """Whether the rules approve terms, as far as that is seen without working out their cost.
+
+        Args:
+            terms: within `check_terms`.
+
+        Raises:
+            PolicyRefusal: naming the first rule that does not.
         """
         privacy = terms.privacy
         _check_limits(
@@ -127,22 +207,19 @@ class Policy(StrictModel):
             raise PolicyRefusal(
                 f"study {terms.study}: recipe {terms.recipe} is not one this member allows"
             )
-        if terms.entry(own_entry.name) != own_entry:
+        purpose = terms.purpose.lower()
+        if self.purposes and not any(
+            fnmatch.fnmatchcase(purpose, pattern.lower()) for pattern in self.purposes
+        ):
             raise PolicyRefusal(
-                f"study {terms.study}: the roster's entry for {own_entry.name} is not the one "
-                "this member declared"
+                f"study {terms.study}: its purpose is not one this member allows by rule"
             )
-        pinned = self.admission == "pinned" or (self.known_members and self.admission is None)
-        for entry in terms.roster if pinned else ():
-            if entry != own_entry and self.known_members.get(entry.name) != entry.identity:
-                raise PolicyRefusal(
-                    f"study {terms.study}: {entry.name} with identity {entry.identity[:16]} is not "
-                    "among this member's known_members; compare keys with it, then add it"
-                )
-        if terms.contract != contract:
+        read = [*(column.name for column in terms.contract.columns), terms.contract.label]
+        beyond = [name for name in read if self.columns is not None and name not in self.columns]
+        if beyond:
             raise PolicyRefusal(
-                f"study {terms.study}: its data contract is not {contract.name} version "
-                f"{contract.version} as this member holds it"
+                f"study {terms.study}: it reads {', '.join(beyond[:10])}, which this member's "
+                "policy does not allow by rule"
             )
 
     def check_admissions(self, terms: Terms, admissions: bytes, *, own: IdentityKey) -> None:
@@ -160,10 +237,10 @@ class Policy(StrictModel):
             check_admissions(terms, admissions, own=own, known=self.known_members)
 
     def check_cost(self, terms: Terms, projection: Projection) -> None:
-        """Refuses terms whose projected cost exceeds this policy.
+        """Whether the rules approve what terms would cost.
 
         Args:
-            terms: within `check_terms`, so that their projection was affordable.
+            terms: within `check_rules`, so that their projection was affordable.
             projection: this member's own.
 
         Raises:
@@ -185,3 +262,38 @@ def _check_limits(terms: Terms, *limits: tuple[str, float, float, bool]) -> None
                 f"study {terms.study}: the terms' {what} is {asked:g}, "
                 f"this member's policy allows {bound} {allowed:g}"
             )
+
+
+def _difference(theirs: DataContract, ours: DataContract) -> str:
+    """The first thing in which a study's contract is not this member's."""
+    held = f"{ours.name} version {ours.version} as this member holds it"
+    for what, asked, here in (
+        ("the consumer's id", theirs.consumer_id, ours.consumer_id),
+        ("the label", theirs.label, ours.label),
+    ):
+        if asked != here:
+            return f"has {what} in {asked}, {held} in {here}"
+    columns = {column.name: column for column in ours.columns}
+    for column in theirs.columns:
+        if column.name not in columns:
+            return f"needs the column {_declared(column)}, which {held} lacks"
+        if column != columns[column.name]:
+            there = _declared(columns[column.name])
+            if there == _declared(column):
+                return f"declares {column.name} otherwise than {held}"
+            return f"declares {_declared(column)}, {held} {there}"
+    if len(theirs.columns) < len(ours.columns):
+        asked_names = {column.name for column in theirs.columns}
+        more = next(column.name for column in ours.columns if column.name not in asked_names)
+        return f"does not have the column {more} of {held}"
+    if theirs.rows_per_consumer != ours.rows_per_consumer:
+        return (
+            f"uses {theirs.rows_per_consumer} rows of a consumer, {held} {ours.rows_per_consumer}"
+        )
+    return f"is {theirs.name} version {theirs.version} and not {held}, or orders columns otherwise"
+
+
+def _declared(column: Column) -> str:
+    if column.kind == "number":
+        return f"{column.name} ({column.low:g} to {column.high:g}, {column.scale})"
+    return f"{column.name} (one of {len(column.values)} values)"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import csv
 import importlib.metadata
-import logging
 import resource
 import secrets
 import signal
@@ -21,18 +20,36 @@ from client_sdk.canaries import read_canaries
 from client_sdk.config import NodeConfig
 from client_sdk.credentials import Credentials
 from client_sdk.dataset import load
+from client_sdk.hours import within
 from client_sdk.journal import SqliteJournal
 from client_sdk.node import Node
+from client_sdk.proposals import Proposals
 from client_sdk.recipes.model_file import load_model, save_model
 from client_sdk.session import Session
 from client_sdk.witnessing import Witnessing
+from privacy.contract_table import ContractFile
 from privacy.errors import AllianceError, BudgetRefusal, ConfigurationError, DataError, RecipeError
 from privacy.fixedpoint import SHARE_SCALE
 from privacy.identity import Identity, IdentityKey
 from privacy.noise import DiscreteGaussian
 from privacy.sampling import enrolment_cap
-from privacy.terms import DataContract, RosterEntry, Terms, first_problem
-from protos.config import make_key, read_config, read_or_make_key, read_secret
+from privacy.terms import (
+    LONGEST_PHASE_S,
+    PHASES,
+    DataContract,
+    RosterEntry,
+    Terms,
+    first_problem,
+)
+from protos.codec import TaskKey
+from protos.config import (
+    make_key,
+    read_config,
+    read_config_or_explain,
+    read_or_make_key,
+    read_secret,
+)
+from protos.logs import log
 from protos.memory import settle
 
 __all__ = [
@@ -41,29 +58,47 @@ __all__ = [
     "make_identity",
     "open_journal",
     "open_node",
+    "own_entry",
     "read_contract",
     "score_rows",
     "serve",
 ]
-
-_LOG = logging.getLogger(__name__)
 
 LEFT_LOOK_S: Final = 2.0
 """How often a running node looks whether its member left."""
 
 
 def read_contract(path: Path) -> DataContract:
-    """A data contract from a JSON file.
+    """A data contract from a JSON file, or from a study's TOML file.
 
     Raises:
-        ConfigurationError: if the file cannot be read or is not a contract.
+        ConfigurationError: if the file cannot be read or holds no contract.
     """
+    if path.suffix == ".toml":
+        file = read_config_or_explain(path, ContractFile)
+        return file.contract.contract(file.study)
     try:
         return DataContract.model_validate_json(path.read_bytes())
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}") from error
     except ValidationError as error:
         raise ConfigurationError(f"{path}: {first_problem(error)}") from error
+
+
+def own_entry(config: NodeConfig, identity: Identity) -> RosterEntry:
+    """The member as it declares itself.
+
+    Raises:
+        ConfigurationError: if the declared count is not rounded to one digit.
+    """
+    try:
+        return RosterEntry(
+            name=config.member,
+            identity=identity.public,
+            declared_consumers=config.declared_consumers,
+        )
+    except ValidationError as error:
+        raise ConfigurationError(f"node.toml: {first_problem(error)}") from error
 
 
 def forbid_core_dumps() -> None:
@@ -135,14 +170,7 @@ def open_node(path: Path, *, spending: bool = False) -> tuple[NodeConfig, Node]:
     """
     config = read_config(path, NodeConfig).relative_to(path.parent)
     identity = Identity.from_pem(read_secret(config.identity))
-    try:
-        entry = RosterEntry(
-            name=config.member,
-            identity=identity.public,
-            declared_consumers=config.declared_consumers,
-        )
-    except ValidationError as error:
-        raise ConfigurationError(f"{path}: {first_problem(error)}") from error
+    entry = own_entry(config, identity)
     contract = read_contract(config.contract)
     journal = open_journal(config)
     if spending:
@@ -158,7 +186,7 @@ def open_node(path: Path, *, spending: bool = False) -> tuple[NodeConfig, Node]:
     period = journal.renew() if spending else journal.rows
     dataset = load(config.data, contract, period)
     if dataset.left_out:
-        _LOG.info("left out %d rows that are not of the budget's period", dataset.left_out)
+        log("RowsLeftOut", rows=dataset.left_out)
     most = enrolment_cap(config.declared_consumers)
     if len(dataset.consumer_ids) > most:
         raise DataError(
@@ -184,11 +212,11 @@ def open_node(path: Path, *, spending: bool = False) -> tuple[NodeConfig, Node]:
     def keep_model(terms: Terms, parameters: npt.NDArray[np.float32]) -> None:
         target = models / f"{terms.study}.safetensors"
         save_model(target, terms, parameters, round_number=terms.privacy.rounds)
-        _LOG.info("kept the model of study %s", terms.study)
+        log("ModelKept", study=terms.study)
 
     node = Node(
         entry, config.policy, contract, dataset, journal, keep_model, identity, canaries,
-        Witnessing(journal, entry.name),
+        Witnessing(journal, entry.name), Proposals(journal.store),
     )  # fmt: skip
     for terms in journal.accepted:
         node.enrolment(terms)  # now, so that no attempt's time tells how many there are
@@ -228,9 +256,10 @@ async def serve(config: NodeConfig, node: Node) -> None:
         most_task_bytes=lambda: 4 * journal.largest_dimension,
         software=_software(),
         proxy=config.proxy,
+        longest_s=lambda key: _longest_s(journal, key),
     )
     settle()
-    running = asyncio.ensure_future(session.run())
+    running = asyncio.ensure_future(within(config.policy.windows, session.run))
     leaving = asyncio.create_task(_end_when_left(journal, running.cancel))
     keeping = asyncio.create_task(credentials.keep(session.reconnect))
     loop = asyncio.get_running_loop()
@@ -239,7 +268,7 @@ async def serve(config: NodeConfig, node: Node) -> None:
     try:
         await running
     except asyncio.CancelledError:
-        _LOG.info("stopped")
+        log("NodeStopped")
     finally:
         keeping.cancel()
         leaving.cancel()
@@ -254,13 +283,21 @@ async def _end_when_left(journal: SqliteJournal, end: Callable[[], object]) -> N
         await asyncio.sleep(LEFT_LOOK_S)
         try:
             left = await asyncio.to_thread(lambda: journal.account.left)
-        except AllianceError:
-            _LOG.exception("the ledger cannot be read")
+        except AllianceError as error:
+            log("LedgerUnread", error=error)
             continue
         if left is not None:
-            _LOG.info("this member left the alliance; its node ends")
+            log("NodeLeft")
             end()
             return
+
+
+def _longest_s(journal: SqliteJournal, key: TaskKey) -> float:
+    """What terms accepted here give a task's phase; the longest there is before any are."""
+    for terms in journal.accepted:
+        if terms.label == key.study and key.phase in PHASES:
+            return terms.deadlines.of(key.phase)
+    return LONGEST_PHASE_S
 
 
 def _software() -> str:

@@ -7,11 +7,10 @@ A task is answered once. Its answer is kept in memory, and a repeated task gets 
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
@@ -23,7 +22,7 @@ from google.protobuf.message import Message
 from client_sdk.priority import give_way
 from client_sdk.reach import channel_options
 from privacy.errors import ConfigurationError, LinkError
-from privacy.terms import PHASES_AHEAD
+from privacy.terms import LONGEST_PHASE_S, PHASES_AHEAD
 from protos.alliance.v1 import exchange_pb2 as wire
 from protos.codec import ArraySpec, TaskKey, array_specs, chunks, fits, printable
 from protos.frames import (
@@ -33,18 +32,17 @@ from protos.frames import (
     coordinator_frame,
     serialized,
 )
-from protos.limits import LIMITS, METHOD, PROTOCOL, SERVICE
+from protos.limits import LIMITS, METHOD, PROTOCOL, RETRY_KEY, SERVICE
+from protos.logs import log
 from protos.tls import TlsMaterial
 
 __all__ = ["MALFORMED", "Answer", "Answerer", "Session"]
-
-_LOG = logging.getLogger(__name__)
 
 KEPT_ANSWERS: Final = 2
 """Finished answers of each phase kept for repetition: only what is open is asked for again."""
 KEPT_TASKS: Final = 16
 """Tasks remembered as asked for: only answers with arrays are receipted."""
-AHEAD: Final = frozenset(PHASES_AHEAD)
+AHEAD: Final = frozenset({*PHASES_AHEAD, "propose", "stop"})
 """They never wait for a contribution, nor it for them."""
 MALFORMED: Final = 5
 """Refusal code of a task whose arrays were not acceptable."""
@@ -65,7 +63,26 @@ class _Incoming:
     task: wire.Task
     specs: list[ArraySpec]
     received: bytes | bytearray
+    deadline_s: float
     size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A task of the present stream whose answer is still wanted.
+
+    Args:
+        cleared: whether its arrays need no Clear.
+        deadline_s: until when, on the monotonic clock.
+    """
+
+    cleared: bool
+    deadline_s: float
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        return time.monotonic() > self.deadline_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +110,7 @@ class Session:
         most_task_bytes: cap on the array bytes of a task, from the terms accepted so far.
         software: name and version, told to the coordinator.
         proxy: an HTTP CONNECT proxy; None leaves it to the environment.
+        longest_s: what accepted terms give a task's phase at most, whatever the coordinator says.
     """
 
     def __init__(
@@ -104,8 +122,10 @@ class Session:
         most_task_bytes: Callable[[], int],
         software: str,
         proxy: str | None = None,
+        longest_s: Callable[[TaskKey], float] = lambda _: LONGEST_PHASE_S,
     ) -> None:
         self._target = target
+        self._longest_s = longest_s
         self._tls = tls
         self._proxy = proxy
         self._is_stale = False
@@ -118,8 +138,8 @@ class Session:
         self._working: dict[TaskKey, asyncio.Task[None]] = {}
         self._over: OrderedDict[TaskKey, None] = OrderedDict()
         # Of the present stream:
-        self._asked: dict[TaskKey, bool] = {}
-        """Tasks of this stream that are open, and whether their arrays need no Clear."""
+        self._asked: dict[TaskKey, _Asked] = {}
+        """Tasks of this stream that are open; those without arrays, until they are answered."""
         self._announced: set[TaskKey] = set()
         self._incoming: _Incoming | None = None
         self._outgoing: asyncio.Queue[Iterable[wire.MemberFrame | bytes] | None] = asyncio.Queue()
@@ -149,21 +169,26 @@ class Session:
         """
         pause_s = LIMITS.reconnect_first_s
         while True:
-            connected_s = time.monotonic()
+            connected_s, retry_s = time.monotonic(), 0.0
             try:
                 await self._converse()
             except grpc.aio.AioRpcError as error:
                 if error.code() in FATAL:
                     raise LinkError(f"{self._target}: {error.details()}") from error
-                _LOG.warning("%s: %s (%s)", self._target, error.code().name, error.details())
+                log(
+                    "LinkLost",
+                    target=self._target,
+                    sentence=f"{error.code().name} ({error.details()})",
+                )
+                retry_s = _retry_s(error)
             except LinkError as error:
-                _LOG.warning("%s: %s", self._target, error)
+                log("LinkLost", target=self._target, sentence=str(error))
             if self._is_stale:  # ended by us, and the other side waits
                 continue
             if time.monotonic() - connected_s > LIMITS.reconnect_most_s:
                 pause_s = LIMITS.reconnect_first_s
             jitter = 0.5 + secrets.randbelow(1000) / 1000
-            await asyncio.sleep(pause_s * jitter)
+            await asyncio.sleep(max(retry_s, pause_s * jitter))
             pause_s = min(2 * pause_s, LIMITS.reconnect_most_s)
 
     async def _converse(self) -> None:
@@ -180,6 +205,7 @@ class Session:
             ("grpc.keepalive_time_ms", round(LIMITS.keepalive_time_s * 1000)),
             ("grpc.keepalive_timeout_ms", round(LIMITS.keepalive_timeout_s * 1000)),
             ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.http2.ping_timeout_ms", round(LIMITS.ping_timeout_s * 1000)),
             *channel_options(self._proxy),
         ]
         self._asked, self._announced = {}, set()
@@ -199,7 +225,7 @@ class Session:
                 raise LinkError("the coordinator sent no welcome in time") from error
             if not isinstance(welcome, wire.CoordinatorFrame) or not welcome.HasField("welcome"):
                 raise LinkError("the coordinator closed the stream before a welcome")
-            _LOG.info("connected to %s as %s", self._target, printable(welcome.welcome.member))
+            log("LinkUp", target=self._target, member=printable(welcome.welcome.member))
             writer = asyncio.create_task(self._write(stream))
             try:
                 while (frame := await stream.read()) is not grpc.aio.EOF:
@@ -247,15 +273,16 @@ class Session:
             self._incoming = None
             return
         size_bytes = sum(spec.size_bytes for spec in specs)
+        deadline_s = time.monotonic() + min(task.deadline_ms / 1000, self._longest_s(key))
         if task.data and len(task.data) != size_bytes:
             raise LinkError(
                 f"{key}: {len(task.data)} array bytes came, {size_bytes} were announced"
             )
         if size_bytes == len(task.data):
-            self._incoming = _Incoming(task, specs, task.data)
+            self._incoming = _Incoming(task, specs, task.data, deadline_s)
             self._start()
         else:
-            self._incoming = _Incoming(task, specs, bytearray(size_bytes))
+            self._incoming = _Incoming(task, specs, bytearray(size_bytes), deadline_s)
 
     def _take_chunk(self, chunk: wire.Chunk | ReceivedChunk) -> None:
         incoming = self._incoming
@@ -270,9 +297,9 @@ class Session:
             self._start()
 
     def _take_rejection(self, rejection: wire.Rejection) -> None:
-        """The task is over: what waits in the worker's queue is not begun."""
+        """The task is over: what waits in the worker's queue is not begun, nor sent on."""
         key = TaskKey.of(rejection.id)
-        _LOG.warning("%s: %s", key, printable(rejection.sentence))
+        log("TaskRejected", task=str(key), sentence=printable(rejection.sentence))
         self._asked.pop(key, None)
         self._over[key] = None
         while len(self._over) > LIMITS.open_tasks:
@@ -284,7 +311,8 @@ class Session:
         if incoming is None:
             return
         key = TaskKey.of(incoming.task.id)
-        self._asked[key] = incoming.task.cleared
+        log("TaskTaken", task=str(key), size_bytes=len(incoming.received))
+        self._asked[key] = _Asked(incoming.task.cleared, incoming.deadline_s)
         while len(self._asked) > KEPT_TASKS:
             del self._asked[next(iter(self._asked))]
         self._over.pop(key, None)
@@ -298,26 +326,27 @@ class Session:
     # Answers to the coordinator.
 
     async def _work(self, key: TaskKey, incoming: _Incoming) -> None:
-        deadline_s = time.monotonic() + incoming.task.deadline_ms / 1000
         try:
             loop = asyncio.get_running_loop()
             worker = self._ahead if key.phase in AHEAD else self._worker
-            answer = await loop.run_in_executor(worker, self._answer, key, incoming, deadline_s)
+            answer = await loop.run_in_executor(worker, self._answer, key, incoming)
         finally:
             del self._working[key]
         if answer is None:
             return
+        log("TaskAnswered", task=str(key), size_bytes=sum(map(len, answer.buffers)))
         self._answers[key] = answer
         kept = [other for other in self._answers if other.phase == key.phase]
         for oldest in kept[:-KEPT_ANSWERS]:
             del self._answers[oldest]
-        if key in self._asked:  # otherwise the stream broke; the task comes again on the next one
+        asked = self._asked.get(key)
+        if asked is not None and not asked.over:  # else the stream broke, and the task comes again
             self._announce(key)
         self._end_if_quiet()
 
-    def _answer(self, key: TaskKey, incoming: _Incoming, deadline_s: float) -> Answer | None:
+    def _answer(self, key: TaskKey, incoming: _Incoming) -> Answer | None:
         """In the worker thread: the app's answer; None for a task that is over by now."""
-        if key in self._over or time.monotonic() > deadline_s:
+        if key in self._over or time.monotonic() > incoming.deadline_s:
             return None
         arrays, offset, received = [], 0, memoryview(incoming.received)
         for spec in incoming.specs:
@@ -331,7 +360,12 @@ class Session:
             self._refuse(key, *answer.refusal)
             return
         opening = wire.Answer(id=key.to_wire(), content=answer.content)
-        cleared = self._asked.get(key, False)
+        if not answer.buffers:
+            self._asked.pop(key, None)  # nothing more is said about it
+            self._outgoing.put_nowait([answer_frame(opening, [])])
+            return
+        asked = self._asked.get(key)
+        cleared = asked is not None and asked.cleared
         if cleared and fits(answer.content, answer.buffers):
             self._outgoing.put_nowait([answer_frame(opening, answer.buffers)])
             return
@@ -344,10 +378,25 @@ class Session:
         """Queues the bytes of an announced answer, once per announcement."""
         if key in self._announced and key in self._answers:
             self._announced.discard(key)
-            parts = chunks(self._answers[key].buffers)
-            self._outgoing.put_nowait(chunk_frame(key, offset, data) for offset, data in parts)
+            self._outgoing.put_nowait(self._chunks(key, self._answers[key].buffers))
             self._end_if_quiet()
+
+    def _chunks(self, key: TaskKey, buffers: list[bytes]) -> Iterator[bytes]:
+        """Array bytes for as long as they are wanted: a slow line is not spent on what is over."""
+        for offset, data in chunks(buffers):
+            asked = self._asked.get(key)
+            if asked is None or asked.over:
+                return
+            yield chunk_frame(key, offset, data)
 
     def _refuse(self, key: TaskKey, code: int, sentence: str) -> None:
         refusal = wire.Refusal(id=key.to_wire(), code=code, sentence=printable(sentence))
         self._outgoing.put_nowait([wire.MemberFrame(refusal=refusal)])
+
+
+def _retry_s(error: grpc.aio.AioRpcError) -> float:
+    """How long the coordinator asked this member to stay away, in seconds."""
+    for key, value in error.trailing_metadata() or ():
+        if key == RETRY_KEY and str(value).isdecimal():
+            return min(int(value) / 1000, LIMITS.retry_most_s)
+    return 0.0

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import secrets
 import signal
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +18,8 @@ from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from client_sdk.recipes.model_file import encode_model, write_model
+from coordinator.admittance import Admittance
+from coordinator.agenda import Agenda, Names
 from coordinator.authority import ServerCertificate
 from coordinator.config import CoordinatorConfig
 from coordinator.enrolment import admissions_of, admittance_of, serve_enrolment
@@ -26,6 +27,7 @@ from coordinator.evidence import Evidence
 from coordinator.grid import COORDINATOR_NODE_ID, LinkGrid
 from coordinator.mirror import Mirror
 from coordinator.monitor import Listening, Monitor, Sink
+from coordinator.proposal import Proposal
 from coordinator.resumption import Resumption
 from coordinator.server import serve_health, start_server
 from coordinator.service import ExchangeService
@@ -37,10 +39,11 @@ from privacy.errors import ConfigurationError
 from privacy.ledger.passport import make_passport
 from privacy.secagg import model_hash
 from privacy.terms import Terms
+from protos.logs import adopt
 from protos.memory import settle
 from protos.tls import TlsMaterial
 
-__all__ = ["TRANSPORT", "make_server_app", "read_terms", "run"]
+__all__ = ["TRANSPORT", "make_server_app", "run"]
 
 TRANSPORT = (
     "gRPC, mutual TLS 1.3, secure aggregation: the coordinator sees sums over the members that "
@@ -62,110 +65,152 @@ def make_server_app(strategy_of: Callable[[Context], PrivateSumStrategy]) -> Ser
     return app
 
 
-def read_terms(path: Path) -> Terms:
-    """Terms from a JSON file.
+@dataclass(frozen=True, slots=True)
+class _StudyRun:
+    """One study behind Flower's ServerApp."""
 
-    Raises:
-        ConfigurationError: if the file cannot be read, or its terms break a rule.
-    """
-    try:
-        return Terms.from_json(path.read_bytes())
-    except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror}") from error
+    strategy: PrivateSumStrategy
+
+    @property
+    def attempts(self) -> int:
+        """Spent so far."""
+        return self.strategy.attempts
+
+    def run(self, grid: Grid) -> None:
+        """See `coordinator.agenda.Running`."""
+        run_id = grid.run.run_id if isinstance(grid, LinkGrid) else 0
+        context = Context(
+            run_id=run_id, node_id=COORDINATOR_NODE_ID, node_config={}, state=RecordDict(),
+            run_config={},
+        )  # fmt: skip
+        make_server_app(lambda _: self.strategy)(grid, context)
+
+    def drain(self, sentence: str) -> None:
+        """See `coordinator.agenda.Running`."""
+        self.strategy.drain(sentence)
 
 
-async def run(config: CoordinatorConfig, sinks: Sequence[Sink]) -> None:
-    """Runs one study to its end, or goes on with it where an earlier process left it.
+async def run(
+    config: CoordinatorConfig, sinks: Sequence[Sink], *, until_finished: bool = False
+) -> None:
+    """Runs the studies of a coordinator, or goes on with them where an earlier process left them.
 
     SIGTERM lets the open round end; a process that is killed loses nothing that was released.
 
     Args:
         config: of this coordinator.
         sinks: are told what happens, besides the status file and the metrics.
+        until_finished: whether to end when no study is wanted running, or one cannot go on.
 
     Raises:
-        ConfigurationError: if terms, TLS files, port, database or state folder are not usable.
+        ConfigurationError: if TLS files, port, database or state folder are not usable.
         LedgerError: if the log may not be written.
-        RoundFailed: if the study could not go on.
+        RoundFailed: if ``until_finished`` and a study could not go on.
     """
-    terms = read_terms(config.study)
     tls = config.credentials()
     models = _folder(config.state / "models")
     with contextlib.ExitStack() as stack:
         studies = stack.enter_context(StudyStore(config.database_url))
-        monitor = Monitor(*sinks, StatusFile(config.state / "status.json"), *_metrics(config))
-        evidence = Evidence(config.state, terms.alliance, keep_bytes=config.evidence.keep_bytes)
-        stack.callback(evidence.close)
-        resumption = Resumption(terms, evidence, studies)
-        stack.callback(resumption.close)
-        studies.propose(terms, now_ms=time.time_ns() // 1_000_000)
-
-        def publish(parameters: npt.NDArray[np.float32], round_number: int, last: bool) -> str:
-            path = models / f"{terms.study}.safetensors"
-            data = encode_model(terms, parameters, round_number=round_number)
-            evidence.published(
-                terms, round_number=round_number, model=model_hash(parameters), file=data, last=last
-            )
-            write_model(path, data)
-            return str(path)
-
-        def certify() -> None:
-            index = max(evidence.told(terms).files.values())
-            passport = make_passport(evidence.store, evidence.identity, publication=index)
-            write_model(models / f"{terms.study}.passport.json", passport)
-
-        strategy = PrivateSumStrategy(
-            terms,
-            monitor=monitor,
-            publish=publish,
-            deadlines=config.deadlines,
-            transport=TRANSPORT,
-            certify=certify,
-            ledgers=Ledgers(evidence, Mirror(evidence.store, terms.alliance)),
-            resumption=resumption,
-            admissions=admissions_of(config.enrolment),
+        evidence = Evidence(
+            config.state, config.alliance_name, keep_bytes=config.evidence.keep_bytes
         )
-        await _serve(config, terms, tls, strategy, monitor)
+        stack.callback(evidence.close)
+        names = Names(everybody=config.enrolment is not None)
+        monitor = Monitor(
+            *sinks,
+            StatusFile(config.state / "status.json"),
+            *_metrics(config),
+            lambda event: agenda.take(event),
+        )
+        loop = asyncio.get_running_loop()
+        admittance = admittance_of(config.enrolment)
+        service = ExchangeService(names, monitor, admittance=admittance)
+
+        def grid_of(terms: Terms) -> LinkGrid:
+            ids = {entry.name: place for place, entry in enumerate(terms.roster, start=1)}
+            return LinkGrid(
+                service, loop, {name: COORDINATOR_NODE_ID + at for name, at in ids.items()}
+            )
+
+        def begin(proposal: Proposal) -> _StudyRun:
+            return _StudyRun(_strategy(config, proposal, evidence, studies, monitor, models))
+
+        agenda = Agenda(
+            studies,
+            evidence,
+            monitor,
+            names=names,
+            grid_of=grid_of,
+            admissions=admissions_of(config.enrolment),
+            begin=begin,
+            assemble_s=config.deadlines.assemble_s,
+        )
+        await _serve(config, service, admittance, tls, agenda, monitor, until_finished)
+
+
+def _strategy(
+    config: CoordinatorConfig,
+    proposal: Proposal,
+    evidence: Evidence,
+    studies: StudyStore,
+    monitor: Monitor,
+    models: Path,
+) -> PrivateSumStrategy:
+    """One study, ready to run from where it was left."""
+    terms = proposal.terms
+
+    def publish(parameters: npt.NDArray[np.float32], round_number: int, last: bool) -> str:
+        path = models / f"{terms.study}.safetensors"
+        data = encode_model(terms, parameters, round_number=round_number)
+        evidence.published(
+            terms, round_number=round_number, model=model_hash(parameters), file=data, last=last
+        )
+        write_model(path, data)
+        return str(path)
+
+    def certify() -> None:
+        index = max(evidence.told(terms).files.values())
+        passport = make_passport(evidence.store, evidence.identity, publication=index)
+        write_model(models / f"{terms.study}.passport.json", passport)
+
+    return PrivateSumStrategy(
+        terms,
+        monitor=monitor,
+        publish=publish,
+        deadlines=config.deadlines,
+        transport=TRANSPORT,
+        certify=certify,
+        ledgers=Ledgers(evidence, Mirror(evidence.store, terms.alliance)),
+        resumption=Resumption(terms, evidence, studies),
+        proposal=proposal,
+    )
 
 
 async def _serve(
     config: CoordinatorConfig,
-    terms: Terms,
+    service: ExchangeService,
+    admittance: Admittance | None,
     tls: TlsMaterial | ServerCertificate,
-    strategy: PrivateSumStrategy,
+    agenda: Agenda,
     monitor: Monitor,
+    until_finished: bool,
 ) -> None:
-    """Opens the port and runs the strategy as Flower's ServerApp."""
-    names = [entry.name for entry in terms.roster]
-    admittance = admittance_of(config.enrolment)
-    service = ExchangeService(
-        frozenset(names),
-        monitor,
-        reconnect_grace_s=terms.deadlines.grace_s,
-        admittance=admittance,
-    )
+    """Opens the ports and works through the agenda on a thread."""
     enrolling = await serve_enrolment(config.enrolment, admittance, service.expel)
     server, address = await start_server(service, config.listen, tls)
     health = await serve_health(config.operations.health)
     monitor.emit(Listening(address))
     loop = asyncio.get_running_loop()
-    node_ids = {name: COORDINATOR_NODE_ID + 1 + index for index, name in enumerate(names)}
-    grid = LinkGrid(service, loop, node_ids)
-    context = Context(
-        run_id=grid.run.run_id, node_id=COORDINATOR_NODE_ID, node_config={}, state=RecordDict(),
-        run_config={},
-    )  # fmt: skip
-    app = make_server_app(lambda _: strategy)
     settle()
 
     def drain() -> None:
-        strategy.drain()
+        agenda.drain()
         # Whatever does not end by itself is ended: everything that counts is on the disk.
         loop.call_later(DRAIN_S, os._exit, 128 + signal.SIGTERM)
 
     loop.add_signal_handler(signal.SIGTERM, drain)
     try:
-        await asyncio.to_thread(app, grid, context)
+        await asyncio.to_thread(agenda.run, until_finished=until_finished)
     finally:
         service.close()
         await enrolling.stop()
@@ -198,4 +243,4 @@ def _folder(path: Path) -> Path:
     return path
 
 
-logging.getLogger("flwr").setLevel(logging.WARNING)
+adopt("flwr")

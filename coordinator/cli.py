@@ -11,7 +11,9 @@ from typing import Annotated
 import typer
 
 from coordinator.membership_cli import add_commands
+from coordinator.study_cli import study
 from privacy.errors import AllianceError
+from protos.logs import LogFormat, LogLevel, configure, end
 
 __all__ = ["app", "main"]
 
@@ -32,17 +34,24 @@ def _root() -> None:
 def run(
     config: Annotated[Path, typer.Argument(help="coordinator.toml")],
     json: Annotated[bool, typer.Option("--json", help="one JSON object per event")] = False,
+    until_finished: Annotated[
+        bool, typer.Option("--until-finished", help="end when no started study is left")
+    ] = False,
+    log_format: Annotated[LogFormat, typer.Option(help="json: of both streams")] = "text",
+    log_level: Annotated[LogLevel, typer.Option(help="the least that is logged")] = "info",
 ) -> None:
-    """Runs the study that the configuration names, from proposing to publishing."""
-    from coordinator.app import run as run_study
+    """Serves the members and runs studies as `study` commands ask for, until stopped."""
+    from coordinator.app import run as run_studies
     from coordinator.config import CoordinatorConfig
     from coordinator.console import Lines
     from coordinator.monitor import JsonLines, Sink
     from protos.config import read_config
 
+    configure(sys.stderr, style=log_format, level=log_level)
     settings = read_config(config, CoordinatorConfig).relative_to(config.parent)
-    sinks: list[Sink] = [JsonLines(sys.stdout) if json else Lines(sys.stdout)]
-    asyncio.run(run_study(settings, sinks))
+    as_json = json or log_format == "json"
+    sinks: list[Sink] = [JsonLines(sys.stdout) if as_json else Lines(sys.stdout)]
+    asyncio.run(run_studies(settings, sinks, until_finished=until_finished))
 
 
 @app.command()
@@ -112,6 +121,7 @@ def throw_away_authority(
 
 
 add_commands(app)
+app.add_typer(study, name="study")
 
 
 def main() -> None:
@@ -119,13 +129,12 @@ def main() -> None:
     try:
         app()
     except AllianceError as error:
-        typer.echo(f"alliance-coordinator: {error}", err=True)
+        end("alliance-coordinator", str(error))
         sys.exit(1)
     except ModuleNotFoundError as error:
-        typer.echo(
-            f"alliance-coordinator: {error.name} is not installed; "
-            "run: pip install 'alliance[coordinator]'",
-            err=True,
+        end(
+            "alliance-coordinator",
+            f"{error.name} is not installed; run: pip install 'alliance[coordinator]'",
         )
         sys.exit(1)
     except KeyboardInterrupt:

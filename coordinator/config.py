@@ -5,11 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from coordinator.authority import EnrolmentConfig, ServerCertificate
+from coordinator.authority import (
+    EnrolmentConfig,
+    ServerCertificate,
+    alliance_of,
+    open_authority,
+    utc_now,
+)
 from privacy.errors import ConfigurationError
-from privacy.terms import PhaseDeadlines, StrictModel
+from privacy.terms import Name, PhaseDeadlines, StrictModel
 from protos.tls import TlsFiles, TlsMaterial
 
 __all__ = ["CoordinatorConfig", "Deadlines", "EvidenceConfig", "Operations"]
@@ -56,12 +62,14 @@ class Operations(StrictModel):
 
 
 class CoordinatorConfig(StrictModel):
-    """One coordinator and the study it runs. Paths are relative to the configuration file."""
+    """One coordinator. Paths are relative to the configuration file."""
 
     listen: str = Field(default="127.0.0.1:9443", pattern=r"^.+:\d{1,5}$")
     """Address and port; port 0 takes a free one and says which."""
-    study: Path
-    """The terms, as JSON."""
+    alliance: Name | None = None
+    """As studies' terms name it; not needed where the authority kept here says it."""
+    study: Any = Field(default=None, exclude=True)
+    """Once named the terms' file here; only there to say what to do instead."""
     state: Path
     """Folder for the log, its key, published models and rounds kept for an auditor."""
     tls: TlsFiles | None = None
@@ -73,6 +81,35 @@ class CoordinatorConfig(StrictModel):
     operations: Operations = Operations()
     database: str | None = None
     """An SQLAlchemy URL of PostgreSQL or SQLite; a file in the state folder if not given."""
+
+    @field_validator("study")
+    @classmethod
+    def _studies_are_proposed(cls, value: Any) -> Any:
+        raise ValueError(
+            "studies are not configured but proposed: leave the line out and run "
+            "alliance-coordinator study propose FILE, then study start NAME"
+        )
+
+    @property
+    def alliance_name(self) -> str:
+        """The alliance's name.
+
+        Raises:
+            ConfigurationError: if nothing says it.
+        """
+        if self.enrolment is not None:
+            name = alliance_of(open_authority(self.enrolment.authority, now=utc_now()))
+            if self.alliance not in (None, name):
+                raise ConfigurationError(
+                    f"coordinator.toml says alliance {self.alliance}, its authority is of {name}; "
+                    "leave the line out"
+                )
+            return name
+        if self.alliance is None:
+            raise ConfigurationError(
+                'coordinator.toml names no alliance; write a line alliance = "NAME"'
+            )
+        return self.alliance
 
     @property
     def database_url(self) -> str:
@@ -98,7 +135,6 @@ class CoordinatorConfig(StrictModel):
         """The same with its paths resolved against ``folder``."""
         return self.model_copy(
             update={
-                "study": folder / self.study,
                 "state": folder / self.state,
                 "tls": self.tls.relative_to(folder) if self.tls else None,
                 "enrolment": self.enrolment.relative_to(folder) if self.enrolment else None,

@@ -9,14 +9,19 @@ from coordinator.monitor import (
     Event,
     KeysFailed,
     Listening,
+    MemberDeparted,
     MemberFaulted,
     MemberJoined,
     MemberLeft,
     MemberRefused,
+    MemberRests,
+    MemberWaits,
     RoundClosed,
     StudyFinished,
     StudyOpened,
     StudyPaused,
+    StudyStopped,
+    StudyWaits,
 )
 
 __all__ = ["Lines", "line"]
@@ -42,9 +47,15 @@ def line(event: Event) -> str:
         case MemberJoined():
             return f"+ {event.member} joined from {event.address}"
         case MemberLeft():
-            return f"- {event.member} left"
+            return f"- {event.member} is gone"
+        case MemberDeparted():
+            return f"! {event.member} left the alliance; studies go on without it while they can"
         case MemberRefused():
             return f"! {event.member} refused {event.task}: {event.sentence}"
+        case MemberWaits():
+            return f"? {event.member} has {event.study} before a person: {event.sentence}"
+        case MemberRests():
+            return f"~ {event.member} rests for {event.seconds:.0f} s: {event.sentence}"
         case MemberFaulted():
             return f"! {event.member} broke the protocol: {event.sentence}"
         case StudyOpened():
@@ -69,9 +80,13 @@ def line(event: Event) -> str:
             return f"exchange of keys failed: {event.sentence}"
         case StudyPaused():
             return (
-                f"study {event.study} paused after round {event.round} and {event.attempts_spent} "
-                "attempts; start the coordinator again and it goes on"
+                f"study {event.study} holds after round {event.round} and {event.attempts_spent} "
+                f"attempts: {event.sentence}"
             )
+        case StudyWaits():
+            return f"study {event.study} waits: {event.sentence}"
+        case StudyStopped():
+            return f"study {event.study} is over: {event.sentence}"
         case StudyFinished():
             return (
                 f"study {event.study} finished: {event.rounds} rounds, {event.attempts_spent} "

@@ -145,7 +145,7 @@ class Mirror:
             log.head = note
             log.size = open_checkpoint(note, origin=log.origin, key=log.key).size
         with self._store.transaction() as transaction:
-            for member, log in self._logs.items():
+            for member, log in list(self._logs.items()):  # others may come meanwhile
                 if log.unsaved:
                     first = log.tree.size - len(log.unsaved) // HASH_BYTES
                     transaction.execute(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TextIO
+
+from protos.logs import line_of, log
 
 __all__ = [
     "AttemptFailed",
@@ -16,20 +17,22 @@ __all__ = [
     "JsonLines",
     "KeysFailed",
     "Listening",
+    "MemberDeparted",
     "MemberFaulted",
     "MemberJoined",
     "MemberLeft",
     "MemberRefused",
+    "MemberRests",
+    "MemberWaits",
     "Monitor",
     "RoundClosed",
     "Sink",
     "StudyFinished",
     "StudyOpened",
     "StudyPaused",
+    "StudyStopped",
+    "StudyWaits",
 ]
-
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +73,37 @@ class MemberLeft:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberDeparted:
+    """A member left the alliance for good, by its own signed word."""
+
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
 class MemberRefused:
     """A member declined, in its own words (which depend on public inputs only)."""
 
     member: str
     task: str
     sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberWaits:
+    """A member's rules do not decide on a proposal: a person there will."""
+
+    member: str
+    study: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRests:
+    """A member keeps missing tasks or reconnecting: it is left in peace, then asked again."""
+
+    member: str
+    sentence: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +145,28 @@ class KeysFailed:
 
 @dataclass(frozen=True, slots=True)
 class StudyPaused:
-    """The coordinator was asked to end; started again, it goes on with the next round."""
+    """A study holds after a round, until its operator or the coordinator's next start goes on."""
 
     study: str
     round: int
     attempts_spent: int
+    sentence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyWaits:
+    """A study that is to run cannot yet, and why; it is tried again."""
+
+    study: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class StudyStopped:
+    """A study is over for good, with no model, and why."""
+
+    study: str
+    sentence: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +185,17 @@ Event = (
     | StudyOpened
     | MemberJoined
     | MemberLeft
+    | MemberDeparted
     | MemberRefused
+    | MemberWaits
+    | MemberRests
     | MemberFaulted
     | RoundClosed
     | AttemptFailed
     | KeysFailed
     | StudyPaused
+    | StudyWaits
+    | StudyStopped
     | StudyFinished
 )
 Sink = Callable[[Event], None]
@@ -164,8 +214,8 @@ class Monitor:
             for sink in self._sinks:
                 try:
                     sink(event)
-                except Exception:  # a full disk or a closed pipe must not end a round
-                    _LOG.exception("an event could not be written")
+                except Exception as error:  # a full disk or a closed pipe must not end a round
+                    log("EventUnwritten", error=error)
 
 
 class JsonLines:
@@ -176,6 +226,6 @@ class JsonLines:
 
     def __call__(self, event: Event) -> None:
         """Writes one event and flushes."""
-        document: dict[str, Any] = {"event": type(event).__name__, **dataclasses.asdict(event)}
-        self._stream.write(json.dumps(document, ensure_ascii=True) + "\n")
+        fields = dataclasses.asdict(event)
+        self._stream.write(line_of(type(event).__name__, fields, at_s=time.time()) + "\n")
         self._stream.flush()

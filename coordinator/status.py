@@ -6,7 +6,6 @@ nothing; it holds neither update values nor personal data.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable
@@ -20,21 +19,23 @@ from coordinator.monitor import (
     Event,
     KeysFailed,
     Listening,
+    MemberDeparted,
     MemberFaulted,
     MemberJoined,
     MemberLeft,
     MemberRefused,
+    MemberRests,
     RoundClosed,
     StudyFinished,
     StudyOpened,
     StudyPaused,
+    StudyStopped,
+    StudyWaits,
 )
 from privacy.errors import ConfigurationError
 from privacy.terms import StrictModel
 
 __all__ = ["MemberStatus", "Notice", "Status", "StatusFile", "read_status", "take"]
-
-_LOG = logging.getLogger(__name__)
 
 EVERY_S: Final = 0.25
 """Between two replacements of the file; what ends or begins a study is written at once."""
@@ -53,6 +54,11 @@ class MemberStatus(StrictModel):
     missed: int = 0
     """Rounds that closed without it."""
     faults: int = 0
+    rests: int = 0
+    """Times it was left in peace, because it kept missing tasks or reconnecting."""
+    rests_until_ms: int = 0
+    left: bool = False
+    """Whether it left the alliance for good."""
 
 
 class Notice(StrictModel):
@@ -72,7 +78,7 @@ class Status(StrictModel):
     address: str = ""
     study: str = ""
     terms_hash: str = ""
-    state: Literal["waiting", "running", "paused", "finished"] = "waiting"
+    state: Literal["waiting", "running", "paused", "stopped", "finished"] = "waiting"
     round: int = 0
     rounds: int = 0
     attempts: int = 0
@@ -97,6 +103,8 @@ def take(status: Status, event: Event, *, now_ms: int) -> Status:
         case Listening():
             update["address"] = event.address
         case StudyOpened():
+            if event.terms_hash != status.terms_hash:  # another one began
+                update |= {"round": 0, "attempts": 0, "failed_attempts": 0, "epsilon": 0.0}
             update |= {
                 "study": event.study,
                 "terms_hash": event.terms_hash,
@@ -106,9 +114,15 @@ def take(status: Status, event: Event, *, now_ms: int) -> Status:
                 "epsilon_profile": dict(event.epsilon_profile),
                 "members": {name: MemberStatus() for name in event.members} | status.members,
             }
-        case MemberJoined() | MemberLeft():
-            connected: dict[str, int | bool] = {"connected": isinstance(event, MemberJoined)}
-            update["members"] = _members(status, {event.member: connected})
+        case MemberJoined():
+            here: dict[str, int | bool] = {"connected": True, "left": False}
+            update["members"] = _members(status, {event.member: here})
+        case MemberLeft():
+            update["members"] = _members(status, {event.member: {"connected": False}})
+        case MemberDeparted():
+            update["members"] = _members(status, {event.member: {"left": True}})
+            sentence = f"{event.member} left the alliance"
+            update["notices"] = _noticed(status, now_ms, sentence)
         case RoundClosed():
             update |= {
                 "round": event.round,
@@ -127,10 +141,24 @@ def take(status: Status, event: Event, *, now_ms: int) -> Status:
             update["members"] = _members(status, {event.member: {"faults": 1}})
             sentence = f"{event.member}: {event.sentence}"
             update["notices"] = _noticed(status, now_ms, sentence)
+        case MemberRests():
+            until_ms = now_ms + round(event.seconds * 1000)
+            members = _members(status, {event.member: {"rests": 1}})
+            update["members"] = members | {
+                event.member: members[event.member].model_copy(update={"rests_until_ms": until_ms})
+            }
+            sentence = f"{event.member} rests for {event.seconds:.0f} s: {event.sentence}"
+            update["notices"] = _noticed(status, now_ms, sentence)
         case KeysFailed():
             update["notices"] = _noticed(status, now_ms, event.sentence)
         case StudyPaused():
             update["state"] = "paused"
+        case StudyWaits():
+            update["notices"] = _noticed(status, now_ms, f"{event.study}: {event.sentence}")
+        case StudyStopped():
+            if event.study.partition("@")[0] == status.study:
+                update["state"] = "stopped"
+            update["notices"] = _noticed(status, now_ms, f"{event.study}: {event.sentence}")
         case StudyFinished():
             update |= {"state": "finished", "attempts": event.attempts_spent}
     return status.model_copy(update=update)
@@ -176,7 +204,10 @@ class StatusFile:
         if isinstance(event, RoundClosed):
             self._seconds = [*self._seconds, event.seconds][-KEPT_SECONDS:]
             self._closed_s = [*self._closed_s, now_s][-KEPT_SECONDS:]
-        rare = isinstance(event, (Listening, StudyOpened, StudyPaused, StudyFinished))
+        rare = isinstance(
+            event,
+            (Listening, MemberDeparted, StudyOpened, StudyPaused, StudyStopped, StudyFinished),
+        )
         if rare or now_s - self._written_s >= EVERY_S:
             self._write(now_s)
 

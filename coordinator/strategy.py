@@ -27,13 +27,14 @@ from coordinator.grid import ABSENT_CODE, UNHEARD_CODE, Expectation, LinkGrid, t
 from coordinator.monitor import (
     AttemptFailed,
     MemberRefused,
+    MemberRests,
     Monitor,
     RoundClosed,
     StudyFinished,
     StudyOpened,
     StudyPaused,
 )
-from coordinator.proposal import propose
+from coordinator.proposal import Proposal
 from coordinator.resumption import Resumption, mean_of
 from coordinator.round import Round
 from coordinator.standing import Standing
@@ -73,7 +74,8 @@ class PrivateSumStrategy(Strategy):
         ledgers: the coordinator's log and members'; None under simulation.
         resumption: keeps the public state, so that a study goes on where it was; None under
             simulation.
-        admissions: members' vouches for each other, which go with the proposal.
+        proposal: who accepted the terms; members may still come to. Without one they are proposed
+            when the study starts, as under simulation.
 
     Raises:
         ConfigurationError: if the study is over, or what is kept of it does not fit its log.
@@ -90,10 +92,10 @@ class PrivateSumStrategy(Strategy):
         certify: Callable[[], None] = lambda: None,
         ledgers: Ledgers | None = None,
         resumption: Resumption | None = None,
-        admissions: Callable[[Terms], bytes] = lambda _: b"",
+        proposal: Proposal | None = None,
     ) -> None:
         self._terms = terms
-        self._admissions = admissions
+        self._proposal = proposal or Proposal(terms, monitor)
         self._monitor = monitor
         self._publish = publish
         self._deadlines = deadlines
@@ -106,7 +108,9 @@ class PrivateSumStrategy(Strategy):
         self._state = recipe.initial_state(terms)
         self._model: bytes | None = None
         self._names: dict[int, str] = {}
-        self._standing = Standing()
+        self._standing = Standing(
+            tell=lambda rest: monitor.emit(MemberRests(rest.member, rest.sentence, rest.seconds))
+        )
         self._aggregation: SecureAggregation | None = None
         self._round: Round | None = None
         self._asked: tuple[str, ...] = ()
@@ -114,6 +118,7 @@ class PrivateSumStrategy(Strategy):
         self._published_s = -math.inf
         self.attempts = 0
         self._draining = threading.Event()
+        self._drained_for = ""
         self._start_number = 1
         self._rounds_before = 0
         self._attempts_before = 0
@@ -123,8 +128,13 @@ class PrivateSumStrategy(Strategy):
             self.attempts, self._start_number = resumed.attempts, resumed.starts.number
             self._attempts_before = (self._start_number - 1) * ATTEMPTS_PER_START
 
-    def drain(self) -> None:
-        """Lets the open round end and begins no other; `start` then returns. From any thread."""
+    def drain(self, sentence: str) -> None:
+        """Lets the open round end and begins no other; `start` then returns. From any thread.
+
+        Args:
+            sentence: why.
+        """
+        self._drained_for = self._drained_for or sentence
         self._draining.set()
 
     def summary(self) -> None:
@@ -146,7 +156,7 @@ class PrivateSumStrategy(Strategy):
             RoundFailed: if too few members are willing, or the attempts are used up.
         """
         started_s = time.perf_counter()
-        willing = self._propose(grid)
+        self._propose(grid)
         if isinstance(grid, LinkGrid):
             node_ids = {name: node_id for node_id, name in self._names.items()}
             self._aggregation = SecureAggregation(
@@ -154,16 +164,18 @@ class PrivateSumStrategy(Strategy):
                 self._ledgers, self.attempts, self._start_number,
             )  # fmt: skip
         try:
-            result = self._learn(grid, willing)
+            result = self._learn(grid)
             if self._draining.is_set():
                 return result
             where = self._publish(recipe.published(self._state), self._terms.privacy.rounds, True)
             if self._aggregation is not None:
-                self._aggregation.settle(willing)
+                self._aggregation.settle(set(self._proposal.accepted))
             self._certify()
         finally:
             if self._aggregation is not None:
                 self._aggregation.close()
+            if self._resumption is not None:
+                self._resumption.close()
         publish_s = self._terms.deadlines.publish_s
         grid.send_and_receive(self._publication(grid), timeout=publish_s)
         self._set_status(Status.FINISHED)
@@ -178,7 +190,7 @@ class PrivateSumStrategy(Strategy):
         )
         return result
 
-    def _learn(self, grid: Grid, willing: set[str]) -> Result:
+    def _learn(self, grid: Grid) -> Result:
         """All rounds, one private sum each."""
         arrays, result = self._arrays(), Result()
         contribute_s = self._terms.deadlines.contribute_s
@@ -189,7 +201,7 @@ class PrivateSumStrategy(Strategy):
                     self._pause(round_number - 1)
                     return result
                 attempt += 1
-                messages = self._open(round_number, attempt, arrays, grid, willing)
+                messages = self._open(round_number, attempt, arrays, grid)
                 replies = grid.send_and_receive(messages, timeout=contribute_s)
                 released, _ = self.aggregate_train(round_number, replies)
                 if released is not None:
@@ -200,8 +212,10 @@ class PrivateSumStrategy(Strategy):
         return result
 
     def _pause(self, round_number: int) -> None:
-        self._set_status(Status.PAUSED, "the coordinator was ended")
-        self._monitor.emit(StudyPaused(self._terms.study, round_number, self.attempts))
+        self._set_status(Status.PAUSED, self._drained_for)
+        self._monitor.emit(
+            StudyPaused(self._terms.study, round_number, self.attempts, self._drained_for)
+        )
 
     def _set_status(self, status: Status, sentence: str = "") -> None:
         if self._resumption is not None:
@@ -209,17 +223,22 @@ class PrivateSumStrategy(Strategy):
 
     # Proposing and publishing.
 
-    def _propose(self, grid: Grid) -> set[str]:
-        """Asks every member to accept the terms; who does.
+    def _propose(self, grid: Grid) -> None:
+        """Sees that enough members accepted the terms, and tells what the study costs.
 
         Raises:
-            RoundFailed: if fewer than N - D do.
+            RoundFailed: if fewer than N - D did.
         """
-        self._names = propose(
-            self._terms, grid, self._monitor, self._deadlines, ledgers=self._ledgers,
-            admissions=self._admissions(self._terms),
-        )  # fmt: skip
-        willing = set(self._names.values())
+        if isinstance(grid, LinkGrid):
+            self._names = {grid.node_id(one.name): one.name for one in self._terms.roster}
+            if self._ledgers is not None:
+                self._proposal.open_logs(self._ledgers.mirror)
+        else:
+            self._proposal.gather(grid, self._deadlines.assemble_s)
+            self._names = self._proposal.nodes
+        if not self._proposal.enough:
+            raise RoundFailed(f"study {self._terms.study}: {self._proposal.shortage()}")
+        willing = self._proposal.accepted
         projection = self._accountant.projection()
         self._monitor.emit(
             StudyOpened(
@@ -234,7 +253,6 @@ class PrivateSumStrategy(Strategy):
                 self._transport,
             )
         )
-        return willing
 
     def _publication(self, grid: Grid) -> list[Message]:
         arrays = ArrayRecord({"parameters": array_to_flower(recipe.published(self._state))})
@@ -243,13 +261,14 @@ class PrivateSumStrategy(Strategy):
         content = RecordDict({"task": task, "terms": terms, "model": arrays})
         return [
             grid.create_message(content, "train.publish", node_id, str(self._terms.privacy.rounds))
-            for node_id in self._names
+            for node_id, name in self._names.items()
+            if name in self._proposal.accepted
         ]
 
     # One round.
 
     def _open(
-        self, round_number: int, attempt: int, arrays: ArrayRecord, grid: Grid, willing: set[str]
+        self, round_number: int, attempt: int, arrays: ArrayRecord, grid: Grid
     ) -> list[Message]:
         """Opens an attempt: who is in it, where contributions go, and the messages.
 
@@ -261,9 +280,12 @@ class PrivateSumStrategy(Strategy):
                 f"round {round_number}: all {self._terms.privacy.max_attempts} attempts of the "
                 "terms are used; propose a new study"
             )
-        willing = {name for name in willing if self._standing.may(name)}
+        privacy = self._terms.privacy
+        present = {self._names[node] for node in grid.get_node_ids() if node in self._names}
+        willing = self._standing.askable(
+            self._proposal.accepted, present=present, least=privacy.least_survivors
+        )
         if self._aggregation is None:
-            present = {self._names[node] for node in grid.get_node_ids() if node in self._names}
             unmasking, self._asked = None, choose(self._terms, willing=willing, present=present)
             cohort = self._asked
         else:

@@ -26,6 +26,7 @@ from privacy.fixedpoint import Grid
 from privacy.secagg.graph import Graph
 from privacy.terms import (
     Name,
+    PhaseDeadlines,
     PrivacyTerms,
     RosterEntry,
     Sentence,
@@ -35,7 +36,7 @@ from privacy.terms import (
 )
 from protos.config import explained, read_config_or_explain
 
-__all__ = ["PrivacyTable", "StudyFile", "WhoTable", "read_study"]
+__all__ = ["PrivacyTable", "StudyFile", "WhoTable", "read_study", "read_terms"]
 
 RECIPES: Final = ("propensity",)
 """What this coordinator can fold."""
@@ -84,11 +85,12 @@ class StudyFile(StrictModel):
     study: Name
     purpose: Sentence
     rounds: int = Field(ge=1, le=1_000_000)
-    recipe: dict[str, Setting] = Field(default_factory=lambda: {"name": "propensity"})
+    recipe: dict[str, Setting] = Field(default_factory=dict)
     """``name`` and the recipe's own settings."""
     privacy: PrivacyTable = PrivacyTable()
     who: WhoTable = WhoTable()
     contract: ContractTable
+    deadlines: PhaseDeadlines = PhaseDeadlines()
 
     def terms(self, *, alliance: str, everybody: Sequence[RosterEntry]) -> Terms:
         """The terms that members sign.
@@ -114,6 +116,7 @@ class StudyFile(StrictModel):
                 contract=contract,
                 privacy=self._privacy(len(roster)),
                 roster=roster,
+                deadlines=self.deadlines,
             )
         except ValidationError as error:
             raise ConfigurationError(f"study {self.study}: {first_problem(error)}") from error
@@ -202,10 +205,7 @@ def read_study(path: Path, *, alliance: str, everybody: Sequence[RosterEntry]) -
         ConfigurationError: naming the file, the first thing that is wrong, and the remedy.
     """
     if path.suffix == ".json":
-        try:
-            terms = Terms.from_json(path.read_bytes())
-        except OSError as error:
-            raise ConfigurationError(f"{path}: {error.strerror}") from error
+        terms = read_terms(path)
     else:
         study = read_config_or_explain(path, StudyFile)
         try:
@@ -217,6 +217,18 @@ def read_study(path: Path, *, alliance: str, everybody: Sequence[RosterEntry]) -
             f"{path}: is of the alliance {terms.alliance}, this coordinator's is {alliance}"
         )
     return terms
+
+
+def read_terms(path: Path) -> Terms:
+    """Complete terms from a JSON file.
+
+    Raises:
+        ConfigurationError: if the file cannot be read, or its terms break a rule.
+    """
+    try:
+        return Terms.from_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from error
 
 
 def _checked(terms: Terms) -> Terms:

@@ -41,11 +41,16 @@ def view(status: Status, *, now_s: float, alive: bool) -> RenderableType:
     )  # fmt: skip
     members = Table(box=None, header_style="dim", padding=(0, 3, 0, 0))
     for name, justify in (("member", "left"), ("stream", "left"), ("contributions", "right"),
-                          ("missed", "right"), ("faults", "right")):  # fmt: skip
+                          ("missed", "right"), ("faults", "right"), ("rests", "left")):  # fmt: skip
         members.add_column(name, justify="right" if justify == "right" else "left")
     for name, member in sorted(status.members.items()):
         up = Text("up", "green") if member.connected and alive else Text("down", "red")
-        members.add_row(name, up, str(member.contributions), str(member.missed), str(member.faults))
+        up = Text("left", "yellow") if member.left else up
+        left_s = member.rests_until_ms / 1000 - now_s
+        rests = f"{member.rests}, {left_s:.0f} s left" if left_s > 0 else str(member.rests or "")
+        members.add_row(
+            name, up, str(member.contributions), str(member.missed), str(member.faults), rests
+        )
     notices = [
         Text(f"{time.strftime('%H:%M:%S', time.localtime(one.at_ms / 1000))}  {one.sentence}")
         for one in status.notices[-SHOWN_NOTICES:]
@@ -59,8 +64,10 @@ def view(status: Status, *, now_s: float, alive: bool) -> RenderableType:
 def _standing(status: Status, age_s: float, alive: bool) -> Text:
     if status.state == "finished":
         return Text("finished", "green")
+    if status.state == "stopped":
+        return Text("stopped for good", "yellow")
     if status.state == "paused":
-        return Text("paused; start it again and it goes on where it was", "yellow")
+        return Text("paused; alliance-coordinator study start goes on where it was", "yellow")
     if not alive:
         return Text("not running; start it again and it goes on where it was", "red")
     if age_s > SILENT_S:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from privacy.errors import ConfigurationError
 from privacy.terms import Column, ColumnName, DataContract, Name, StrictModel, first_problem
 
-__all__ = ["ColumnTable", "ContractTable"]
+__all__ = ["ColumnTable", "ContractFile", "ContractTable"]
 
 
 class ColumnTable(StrictModel):
@@ -87,3 +87,12 @@ class ContractTable(StrictModel):
         except ValidationError as error:
             what = first_problem(error).removeprefix("document: ")
             raise ConfigurationError(f"contract: {what}") from error
+
+
+class ContractFile(StrictModel):
+    """What a member reads of a study's file: the contract, and the name it has by default."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    study: Name
+    contract: ContractTable

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import signal
 import sqlite3
@@ -279,8 +278,9 @@ def test_configurations_that_are_wrong_are_said_in_one_sentence(tmp_path: Path) 
         return line
 
     assert "not TOML" in run("coordinator", "listen = ")
-    assert "study: Field required" in run("coordinator", 'listen = "127.0.0.1:0"\n')
-    study = json.dumps(str(tmp_path / "nothing.json"))
+    assert "state: Field required" in run("coordinator", 'listen = "127.0.0.1:0"\n')
+    line = run("coordinator", "study = 'terms.json'\nstate = 's'\n")
+    assert "studies are not configured but proposed" in line
+    assert "neither [enrolment] nor [tls]" in run("coordinator", "state = 's'\n")
     tls = '[tls]\nkey = "k"\ncertificate = "c"\nauthority = "a"\n'
-    line = run("coordinator", f"study = {study}\nstate = 's'\n{tls}")
-    assert "nothing.json: No such file" in line
+    assert "no such file" in run("coordinator", f"state = 's'\n{tls}")

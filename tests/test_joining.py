@@ -40,7 +40,7 @@ class Operator:
         self.port, self.enrolment_port = free_port(), free_port()
         self.running: list[subprocess.Popen[str]] = []
         (folder / "coordinator.toml").write_text(
-            f'listen = "127.0.0.1:{self.port}"\nstudy = "terms.json"\nstate = "state"\n\n'
+            f'listen = "127.0.0.1:{self.port}"\nstate = "state"\n\n'
             f'[enrolment]\nlisten = "127.0.0.1:{self.enrolment_port}"\n'
             f'address = "localhost:{self.enrolment_port}"\n'
             'hosts = ["localhost"]\napart = true\n\n[deadlines]\nassemble_s = 120.0\n'
@@ -117,6 +117,7 @@ class Operator:
             max_attempts=3100, noise_multiplier=60.0,
         ).model_copy(update={"roster": roster})  # fmt: skip
         (self.folder / "terms.json").write_text(terms.model_dump_json())
+        self.coordinator("study", "propose", "terms.json", "--start")
         return terms
 
     def stop(self) -> None:

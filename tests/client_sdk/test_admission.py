@@ -45,7 +45,7 @@ def test_a_countersigned_roster_is_accepted(tmp_path: Path) -> None:
 def test_strangers_are_refused_before_anything_is_projected(
     tmp_path: Path, named: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client_sdk.guard.project", None)
+    monkeypatch.setattr("client_sdk.consent.project", None)
     policy = Policy(admission="countersigned", known_members=KNOWN, **LIMITS)
     code, sentence = refusal(
         propose(Member(tmp_path, policy=policy), study(), *words("member-1"), named=named)

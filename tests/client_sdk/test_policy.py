@@ -11,11 +11,13 @@ from privacy.accounting import Projection
 from privacy.budget import Account, limits_of
 from privacy.errors import BudgetRefusal, PolicyRefusal, TermsError
 from privacy.ledger.entry import Opened
-from privacy.terms import Terms
+from privacy.terms import Column, Terms
 from tests.conftest import make_contract, make_terms
 
 GENEROUS = Policy(most_epsilon=2.0)
 OWN = make_terms().roster[0]
+AGE = Column(name="age", kind="number", low=0.0, high=120.0)
+SPEND = Column(name="spend", kind="number", low=0.0, high=500.0, scale="log")
 
 
 def projection(epsilon: float = 0.9) -> Projection:
@@ -27,12 +29,17 @@ def projection(epsilon: float = 0.9) -> Projection:
 def check(terms: Terms, policy: Policy = GENEROUS, **changes: Any) -> None:
     values: dict[str, Any] = {"own_entry": OWN, "contract": make_contract()}
     cost = changes.pop("projection", projection())
-    policy.check_terms(terms, **(values | changes))
+    values |= changes
+    policy.check_terms(terms, own_entry=values["own_entry"])
+    policy.check_contract(terms, values["contract"])
+    policy.check_rules(terms)
     policy.check_cost(terms, cost)
 
 
 def test_terms_within_policy_pass() -> None:
     check(make_terms())
+    check(make_terms(), Policy(purposes=("*CAMPAIGN*",)))
+    check(make_terms(), Policy(columns=("spend", "trips", "kind", "responded", "more")))
 
 
 @pytest.mark.parametrize(
@@ -48,8 +55,28 @@ def test_terms_within_policy_pass() -> None:
         ({"rounds": 2, "max_attempts": 20_000}, GENEROUS, "attempts is 20000"),
         ({}, Policy(recipes=("demand",)), "recipe propensity is not one"),
         ({"declared": 200}, GENEROUS, "not the one this member declared"),
-        ({"contract": make_contract(version=2)}, GENEROUS, "not visits version 1"),
-        ({"contract": make_contract(rows_per_consumer=9)}, GENEROUS, "as this member holds it"),
+        ({}, Policy(purposes=("*churn*", "coupons")), "purpose is not one this member allows"),
+        ({}, Policy(columns=("spend", "trips", "kind")), "it reads responded, which this member's"),
+        ({}, Policy(columns=("trips", "responded")), "it reads spend, kind, which this member's"),
+        ({"contract": make_contract(version=2)}, GENEROUS, "is visits version 2 and not visits v"),
+        ({"contract": make_contract(rows_per_consumer=9)}, GENEROUS, "uses 9 rows .* as this memb"),
+        ({"contract": make_contract(label="other")}, GENEROUS, "the label in other, .* in respond"),
+        ({"contract": make_contract(consumer_id="x")}, GENEROUS, "id in x, .* in household"),
+        (
+            {"contract": make_contract(columns=(AGE, *make_contract().columns))},
+            GENEROUS,
+            r"needs the column age \(0 to 120, linear\), which visits .* lacks; if the data fits",
+        ),
+        (
+            {"contract": make_contract(columns=make_contract().columns[:2])},
+            GENEROUS,
+            "does not have the column kind of visits version 1",
+        ),
+        (
+            {"contract": make_contract(columns=(SPEND, *make_contract().columns[1:]))},
+            GENEROUS,
+            r"declares spend \(0 to 500, log\), visits .* spend \(0 to 1000, log\)",
+        ),
     ],
 )
 def test_terms_beyond_policy_are_refused(terms: dict[str, Any], policy: Policy, words: str) -> None:

@@ -49,7 +49,7 @@ def test_an_authority_whose_key_others_may_read_is_not_used(tmp_path: Path) -> N
 
 def test_a_coordinator_without_tls_does_not_start(tmp_path: Path) -> None:
     path = tmp_path / "coordinator.toml"
-    path.write_text('study = "terms.json"\nstate = "state"\n')
+    path.write_text('state = "state"\n')
     with pytest.raises(ConfigurationError, match="without TLS does not start"):
         read_config(path, CoordinatorConfig).credentials()
 
@@ -57,10 +57,10 @@ def test_a_coordinator_without_tls_does_not_start(tmp_path: Path) -> None:
 def test_certificates_live_a_day_at_most(tmp_path: Path) -> None:
     path = tmp_path / "coordinator.toml"
     table = '[enrolment]\naddress = "a:1"\nhosts = ["a"]\ncertificate_hours = '
-    path.write_text(f'study = "terms.json"\nstate = "state"\n{table}25\n')
+    path.write_text(f'state = "state"\n{table}25\n')
     with pytest.raises(ConfigurationError, match="certificate_hours"):
         read_config(path, CoordinatorConfig)
-    path.write_text(f'study = "terms.json"\nstate = "state"\n{table}24\n')
+    path.write_text(f'state = "state"\n{table}24\n')
     config = read_config(path, CoordinatorConfig).relative_to(tmp_path).enrolment
     assert config is not None
     assert config.lifetime == DAY

@@ -152,7 +152,7 @@ def test_an_invitation_is_one_line_with_the_authority_s_fingerprint(desk: Desk) 
 
 
 def test_a_coordinator_without_an_enrolment_table_is_told_so(desk: Desk) -> None:
-    desk.config.write_text('study = "terms.json"\nstate = "state"\n')
+    desk.config.write_text('state = "state"\n')
     with pytest.raises(ConfigurationError, match=r"has no \[enrolment\] table; add one"):
         desk.operator("invite", "newcomer", "--config", str(desk.config))
 

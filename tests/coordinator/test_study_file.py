@@ -88,7 +88,7 @@ def test_a_file_of_complete_terms_is_taken_as_it_is(tmp_path: Path) -> None:
         ("rounds = 40", "rounds = inf", "rounds: inf is no whole number"),
         ("rounds = 40", "rounds = 40\n[privacy]\nepsilon = nan", "epsilon: nan is no number"),
         ("rounds = 40", "rounds = 40\n[privacy]\nepsilon = -1", "epsilon: -1 is too small; write"),
-        ("rounds = 40", "rounds = 40\n[privacy]\nepsilon = 1e-6", "out of reach; lower the sampling"),
+        ("rounds = 40", "rounds = 40\n[privacy]\nepsilon = 1e-6", "out of reach; lower"),
         (
             "rounds = 40",
             "rounds = 40\n[privacy]\nepsilon = 1\nnoise_multiplier = 3.0",
@@ -97,7 +97,7 @@ def test_a_file_of_complete_terms_is_taken_as_it_is(tmp_path: Path) -> None:
         ("rounds = 40", "rounds = 40\n[privacy]\nepsilom = 1.0", "did you mean epsilon?"),
         ("rounds = 40", "rounds = 40\n[who]\ndropouts = 3", "at most 1, so write that or less"),
         ("rounds = 40", "rounds = 40\n[who]\ncolluders = 4", "write at most 3"),
-        ("rounds = 40", "rounds = 40\n[who]\ncohort_size = 9", "there are 5 members; write at most 5"),
+        ("rounds = 40", "rounds = 40\n[who]\ncohort_size = 9", "5 members; write at most 5"),
         ("rounds = 40", "rounds = 40\n[who]\nmembers = ['harbor']", "did you mean harbour?"),
         ("rounds = 40", "rounds = 40\n[who]\nmembers = ['harbour']", "until there are at least 3"),
         (

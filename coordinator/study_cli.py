@@ -1,0 +1,201 @@
+"""The commands `alliance-coordinator study`: propose, list, show, start, pause, stop."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from coordinator.store import StudyRecord
+    from coordinator.study_desk import StudyDesk
+
+__all__ = ["study"]
+
+study = typer.Typer(
+    help="Proposes studies to members, and starts, pauses and stops them.", no_args_is_help=True
+)
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="coordinator.toml")]
+JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object")]
+NameArgument = Annotated[str, typer.Argument(help="its name, or name@hash for one version of it")]
+DEFAULT_CONFIG = Path("coordinator.toml")
+
+
+@study.command()
+def propose(
+    file: Annotated[Path, typer.Argument(help="the study, as TOML; or complete terms, as JSON")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    roster: Annotated[
+        Path | None, typer.Option(help="members as members --json lists them; else the registry's")
+    ] = None,
+    start: Annotated[bool, typer.Option("--start", help="start it in the same go")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Offers a study to its members; nothing runs before it is started and enough approved."""
+    with _desk(config) as desk:
+        record = desk.propose(file, roster=roster)
+        if start:
+            record = desk.start(record.terms.label)
+        report = _report(desk, record)
+    if json:
+        typer.echo(jsonlib.dumps(report))
+        return
+    epsilon = report["epsilon"]["1"]
+    typer.echo(
+        f"{report['label']}: version {report['version']} is offered to {len(report['members'])} "
+        f"members; {report['needed']} of them must approve\n"
+        f"terms {report['terms_hash']}\n"
+        f"epsilon(1) {epsilon:.3f} at delta {report['delta']:g}, noise multiplier "
+        f"{report['noise_multiplier']:g}, {report['rounds']} rounds, at most "
+        f"{report['attempts']} attempts"
+        + ("" if start else f"\nnext: alliance-coordinator study start {report['study']}")
+    )
+
+
+@study.command("list")
+def list_(config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False) -> None:
+    """Lists all studies, in the order in which they were proposed."""
+    with _desk(config) as desk:
+        reports = [_brief(desk, record) for record in desk.store.studies()]
+    if json:
+        typer.echo(jsonlib.dumps(reports))
+        return
+    for one in reports:
+        approved = sum(member["answer"] == "accepted" for member in one["members"])
+        typer.echo(
+            f"{one['label']:<40} version {one['version']:<3} {one['standing']:<9} "
+            f"{approved} of {one['needed']} needed approved  {one['sentence']}".rstrip()
+        )
+    if not reports:
+        typer.echo("no study was proposed yet; alliance-coordinator study propose FILE")
+
+
+@study.command()
+def show(
+    name: NameArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    contract: Annotated[bool, typer.Option(help="print its data contract alone, as JSON")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Shows one study: what its members sign, what it costs, and what each of them said."""
+    with _desk(config) as desk:
+        record = desk.find(name)
+        if contract:
+            typer.echo(record.terms.contract.model_dump_json(indent=1))
+            return
+        report = _report(desk, record)
+    typer.echo(jsonlib.dumps(report) if json else _text(report))
+
+
+@study.command()
+def start(
+    name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False
+) -> None:
+    """Runs a study as soon as enough members approved, or goes on with one that was paused."""
+    with _desk(config) as desk:
+        _said(desk, desk.start(name), "runs as soon as enough members approved it", json)
+
+
+@study.command()
+def pause(
+    name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False
+) -> None:
+    """Lets the open round end and then holds, until it is started again."""
+    with _desk(config) as desk:
+        _said(desk, desk.pause(name), "holds after the round that is open", json)
+
+
+@study.command()
+def stop(
+    name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, json: JsonOption = False
+) -> None:
+    """Ends a study for good; members get back what they earmarked for it and did not spend."""
+    with _desk(config) as desk:
+        _said(desk, desk.stop(name), "is over for good after the round that is open", json)
+
+
+def _desk(config: Path) -> StudyDesk:
+    from coordinator.config import CoordinatorConfig
+    from coordinator.study_desk import StudyDesk
+    from protos.config import read_config
+
+    return StudyDesk(read_config(config, CoordinatorConfig).relative_to(config.parent))
+
+
+def _said(desk: StudyDesk, record: StudyRecord, what: str, json: bool) -> None:
+    said = f"{record.terms.label}: version {record.version} {what}"
+    typer.echo(jsonlib.dumps(_brief(desk, record)) if json else said)
+
+
+def _brief(desk: StudyDesk, record: StudyRecord) -> dict[str, Any]:
+    """Where a study stands."""
+    terms, answers = record.terms, desk.store.answers(record.terms.hash)
+    members = []
+    for entry in terms.roster:
+        answer, sentence = answers.get(entry.name, (None, ""))
+        said = answer.value if answer is not None else "not heard of"
+        members.append({"member": entry.name, "answer": said, "sentence": sentence})
+    return {
+        "study": terms.study,
+        "label": terms.label,
+        "terms_hash": terms.hash,
+        "version": record.version,
+        "standing": record.standing,
+        "wanted": record.wanted.value,
+        "sentence": record.sentence,
+        "needed": terms.privacy.least_survivors,
+        "members": members,
+    }
+
+
+def _report(desk: StudyDesk, record: StudyRecord) -> dict[str, Any]:
+    """The same, and what its members sign."""
+    from privacy.accounting import Accountant
+
+    terms = record.terms
+    projection = Accountant(terms).projection()
+    return _brief(desk, record) | {
+        "purpose": terms.purpose,
+        "recipe": terms.recipe,
+        "settings": terms.settings,
+        "columns": [column.model_dump(mode="json") for column in terms.contract.columns],
+        "consumer_id": terms.contract.consumer_id,
+        "label_column": terms.contract.label,
+        "rounds": terms.privacy.rounds,
+        "attempts": terms.privacy.max_attempts,
+        "delta": terms.privacy.delta,
+        "noise_multiplier": terms.privacy.noise_multiplier,
+        "epsilon": {str(m): epsilon for m, epsilon in projection.profile.items()},
+        "epsilon_local": projection.epsilon_local,
+        "cohort_size": terms.privacy.cohort_size,
+        "colluders": terms.privacy.colluders,
+        "dropouts": terms.privacy.dropouts,
+    }
+
+
+def _text(report: dict[str, Any]) -> str:
+    """A report for a person."""
+    profile = ", ".join(f"{m}: {value:.3f}" for m, value in report["epsilon"].items())
+    settings = ", ".join(f"{key} {value}" for key, value in report["settings"].items())
+    columns = ", ".join(one["name"] for one in report["columns"])
+    members = [
+        f"  {one['member']:<20} {one['answer']}  {one['sentence']}".rstrip()
+        for one in report["members"]
+    ]
+    sentence = f" ({report['sentence']})" if report["sentence"] else ""
+    return f"""\
+{report["label"]}, version {report["version"]}: {report["standing"]}{sentence}
+terms    {report["terms_hash"]}
+purpose  {report["purpose"]}
+recipe   {report["recipe"]}{": " if settings else ""}{settings}
+columns  {columns}; label {report["label_column"]}, a consumer is a {report["consumer_id"]}
+rounds   {report["rounds"]}, at most {report["attempts"]} attempts
+cohort   {report["cohort_size"]} members; {report["colluders"]} may collude, {report["dropouts"]} \
+may drop out
+epsilon  by how many members know a consumer: {profile}; at delta {report["delta"]:g}, noise \
+multiplier {report["noise_multiplier"]:g}
+members  {report["needed"]} of them must approve:
+""" + "\n".join(members)
