@@ -13,6 +13,7 @@ from coordinator.admittance import Admittance
 from coordinator.rpc_errors import Denied
 from privacy.certificates import common_name
 from protos.alliance.v1 import exchange_pb2 as wire
+from protos.codec import printable
 from protos.frames import ReceivedChunk
 from protos.limits import LIMITS, PROTOCOL
 
@@ -61,6 +62,8 @@ async def greet(member: str, context: Context) -> None:
     if not isinstance(first, wire.MemberFrame) or first.WhichOneof("frame") != "hello":
         raise Denied("no_hello")
     if first.hello.protocol != PROTOCOL:
-        raise Denied("other_protocol")
+        older = first.hello.protocol < PROTOCOL
+        because = f"it says {first.hello.protocol} ({printable(first.hello.software)})"
+        raise Denied("older_protocol" if older else "newer_protocol", because)
     welcome = wire.Welcome(protocol=PROTOCOL, member=member)
     await context.write(wire.CoordinatorFrame(welcome=welcome))

@@ -14,6 +14,7 @@ from coordinator.monitor import (
     MemberJoined,
     MemberLeft,
     MemberRefused,
+    MemberRests,
     RoundClosed,
     StudyOpened,
 )
@@ -50,6 +51,7 @@ class Metrics:
         self._missed = counter("rounds_missed", "Rounds that closed without a member", "member")
         self._faults = counter("member_faults", "Breaches of the protocol", "member")
         self._refusals = counter("member_refusals", "Tasks that a member declined", "member")
+        self._rests = counter("member_rests", "Times a member was left in peace", "member")
         self._study = ""
         self._here: set[str] = set()
 
@@ -79,6 +81,8 @@ class Metrics:
                 self._keys.inc()
             case MemberFaulted():
                 self._faults.labels(event.member).inc()
+            case MemberRests():
+                self._rests.labels(event.member).inc()
             case MemberRefused():
                 self._refusals.labels(event.member).inc()
             case _:

@@ -7,11 +7,19 @@ from typing import Final, Literal, get_args
 import grpc
 
 from privacy.errors import LinkError
+from protos.limits import PROTOCOL
 
 __all__ = ["REASONS", "Denied", "Reason", "denial"]
 
 Reason = Literal[
-    "not_mutual_tls", "not_in_roster", "not_admitted", "not_now", "no_hello", "other_protocol"
+    "not_mutual_tls",
+    "not_in_roster",
+    "not_admitted",
+    "not_now",
+    "flaps",
+    "no_hello",
+    "older_protocol",
+    "newer_protocol",
 ]
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 
@@ -29,13 +37,22 @@ _TABLE: Final[dict[Reason, tuple[grpc.StatusCode, str]]] = {
         "this member may not connect",
     ),
     "not_now": (grpc.StatusCode.UNAVAILABLE, "this member may not connect now"),
+    "flaps": (
+        grpc.StatusCode.UNAVAILABLE,
+        "this member connects too often; see to its network, or to why it ends",
+    ),
     "no_hello": (
         grpc.StatusCode.INVALID_ARGUMENT,
         "the first frame must be a hello, within ten seconds",
     ),
-    "other_protocol": (
+    "older_protocol": (
         grpc.StatusCode.FAILED_PRECONDITION,
-        "this coordinator speaks protocol 1; update the node",
+        f"this coordinator speaks protocol {PROTOCOL}, which is newer than this node's: update it",
+    ),
+    "newer_protocol": (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        f"this coordinator speaks protocol {PROTOCOL}, which is older than this node's: ask the "
+        "operator to update it, or run the node's version from before",
     ),
 }
 
@@ -43,9 +60,11 @@ _TABLE: Final[dict[Reason, tuple[grpc.StatusCode, str]]] = {
 class Denied(LinkError):
     """A stream is refused before anything of it is used."""
 
-    def __init__(self, reason: Reason, because: str = "") -> None:
+    def __init__(self, reason: Reason, because: str = "", *, retry_s: float = 0.0) -> None:
         super().__init__(_TABLE[reason][1] + (f": {because}" if because else ""))
         self.reason: Reason = reason
+        self.retry_s = retry_s
+        """When to try again, from now; 0 leaves it to the member."""
 
 
 def denial(error: Denied) -> tuple[grpc.StatusCode, str]:

@@ -31,6 +31,8 @@ async def start_server(
             ("grpc.max_send_message_length", LIMITS.frame_bytes),
             ("grpc.keepalive_time_ms", round(LIMITS.keepalive_time_s * 1000)),
             ("grpc.keepalive_timeout_ms", round(LIMITS.keepalive_timeout_s * 1000)),
+            ("grpc.http2.max_pings_without_data", 0),  # or half-open streams stay for minutes
+            ("grpc.http2.ping_timeout_ms", round(LIMITS.ping_timeout_s * 1000)),
             ("grpc.http2.min_ping_interval_without_data_ms", 1000),
             ("grpc.max_concurrent_streams", 4),
             ("grpc.so_reuseport", 0),

@@ -7,6 +7,7 @@ contribution go straight into the round; only its receipt is handed on.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass, field
@@ -17,9 +18,17 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from coordinator.admittance import Admittance
+from coordinator.arrivals import Arrivals
 from coordinator.exchange import Absent, Answered, Check, Exchange, Outcome, Outgoing, Refused
 from coordinator.membership import Context, authenticate, greet
-from coordinator.monitor import MemberFaulted, MemberJoined, MemberLeft, MemberRefused, Monitor
+from coordinator.monitor import (
+    MemberFaulted,
+    MemberJoined,
+    MemberLeft,
+    MemberRefused,
+    MemberRests,
+    Monitor,
+)
 from coordinator.pace import Pace
 from coordinator.patience import Patience
 from coordinator.round import Contribution, Round
@@ -29,7 +38,7 @@ from privacy.secagg import Signed
 from protos.alliance.v1 import exchange_pb2 as wire
 from protos.codec import TaskKey, array_specs, blob_of, decode, printable
 from protos.frames import ReceivedChunk
-from protos.limits import LIMITS
+from protos.limits import LIMITS, RETRY_KEY
 
 __all__ = ["ExchangeService"]
 
@@ -92,6 +101,7 @@ class ExchangeService:
         self._open: dict[TaskKey, Exchange] = {}
         self._arrivals = asyncio.Event()
         self._pace = Pace()
+        self._flapping = Arrivals()
 
     @property
     def connected(self) -> list[str]:
@@ -210,10 +220,12 @@ class ExchangeService:
         """
         try:
             member, certificate = authenticate(context, self._roster, self._admittance)
+            self._expect_calm(member)
             await greet(member, context)
         except Denied as reason:
             status, sentence = denial(reason)
-            await context.abort(status, sentence)
+            metadata = ((RETRY_KEY, str(round(reason.retry_s * 1000))),) if reason.retry_s else ()
+            await context.abort(status, sentence, metadata)
             return
         connection = _Connection(member, certificate)
         if (previous := self._connections.get(member)) is not None:
@@ -239,6 +251,22 @@ class ExchangeService:
         finally:
             reader.cancel()
             self._leave(connection)
+
+    def _expect_calm(self, member: str) -> None:
+        """Counts a member's stream.
+
+        Raises:
+            Denied: if it connects too often.
+        """
+        now_s = asyncio.get_running_loop().time()
+        pause_s = self._flapping.pause_s(member, now_s)
+        if not pause_s:
+            rest = self._flapping.join(member, now_s)
+            if rest is None:
+                return
+            self._monitor.emit(MemberRests(member, rest.sentence, rest.seconds))
+            pause_s = rest.seconds
+        raise Denied("flaps", f"come back in {math.ceil(pause_s)} s", retry_s=pause_s)
 
     async def _read(self, connection: _Connection, context: Context) -> None:
         """Takes frames off one stream until it ends; holds none while it waits for the next."""

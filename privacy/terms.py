@@ -28,6 +28,8 @@ from pydantic import (
 from privacy.errors import TermsError
 
 __all__ = [
+    "LONGEST_PHASE_S",
+    "PHASES",
     "PHASES_AHEAD",
     "Column",
     "DataContract",
@@ -58,6 +60,8 @@ LARGEST_NUMBER = 1e15
 LONGEST_PHASE_S: Final = 86_400.0
 PHASES_AHEAD: Final = ("advertise", "share", "deliver", "reserve", "witness", "grant")
 """Phases that prepare coming attempts, while the present one is worked on."""
+PHASES: Final = ("propose", *PHASES_AHEAD, "contribute", "confirm", "unmask", "publish")
+"""Everything that a coordinator asks of a member."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 IdentityText = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]

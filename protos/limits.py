@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["LIMITS", "METHOD", "PROTOCOL", "SERVICE", "Limits"]
+__all__ = ["LIMITS", "METHOD", "PROTOCOL", "RETRY_KEY", "SERVICE", "Limits"]
 
 PROTOCOL: Final = 2
 SERVICE: Final = "alliance.v1.Exchange"
 METHOD: Final = "Connect"
 """As in exchange.proto; both ends give gRPC their own (de)serialisers (`protos.frames`)."""
+RETRY_KEY: Final = "alliance-retry-ms"
+"""Beside the status of a refused stream: when to try again, in milliseconds from then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +45,14 @@ class Limits:
     """A cleared upload of which nothing arrived for so long gives up its place."""
     keepalive_time_s: float = 10.0
     keepalive_timeout_s: float = 5.0
+    ping_timeout_s: float = 20.0
+    """Keepalive does not begin while gRPC measures the line with a ping of its own: a stream may be
+    half open until this is over (by default a minute). Not less, because on a slow line that is
+    busy with a contribution the answer to a ping waits behind a few megabytes."""
     reconnect_first_s: float = 0.1
     reconnect_most_s: float = 3.0
+    retry_most_s: float = 600.0
+    """A node stays away no longer, whatever it is told."""
 
 
 LIMITS: Final = Limits()

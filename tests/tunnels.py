@@ -93,3 +93,46 @@ def tls_server(
 
     with listening(handle) as address:
         yield address
+
+
+class Tunnel:
+    """A TCP forwarder that can fall silent without closing anything, as a lost firewall state does.
+
+    Args:
+        target: host and port that connections are forwarded to.
+    """
+
+    def __init__(self, target: str) -> None:
+        host, _, port = target.rpartition(":")
+        self._target = host, int(port)
+        self._halted = threading.Event()
+        self._over = threading.Event()
+        self.connections = 0
+
+    @contextmanager
+    def open(self) -> Iterator[str]:
+        """Listens; its address."""
+        with listening(self._forward) as address:
+            yield address
+            self._over.set()
+
+    def halt(self) -> None:
+        """From now on nothing passes on the connections there are; new ones work."""
+        self._halted.set()
+        self._halted = threading.Event()
+
+    def _forward(self, client: socket.socket) -> None:
+        halted = self._halted
+        self.connections += 1
+        with socket.create_connection(self._target) as server, selectors.DefaultSelector() as ends:
+            ends.register(client, selectors.EVENT_READ, server)
+            ends.register(server, selectors.EVENT_READ, client)
+            while not self._over.is_set():
+                for key, _ in ends.select(0.02):
+                    if halted.is_set():
+                        self._over.wait()
+                        return
+                    source: socket.socket = key.fileobj  # type: ignore[assignment]
+                    if not (data := source.recv(1 << 16)):
+                        return
+                    key.data.sendall(data)

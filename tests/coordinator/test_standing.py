@@ -1,6 +1,14 @@
 from __future__ import annotations
 
-from coordinator.standing import FIRST_REST_S, LONGEST_REST_S, STRIKES, Standing
+from coordinator.standing import (
+    FIRST_REST_S,
+    LONGEST_REST_S,
+    MISSES,
+    STRIKES,
+    WINDOW,
+    Rest,
+    Standing,
+)
 
 
 class Clock:
@@ -68,3 +76,63 @@ def test_a_member_that_flaps_rests() -> None:
         standing.silent("a", connected=False)
         standing.silent("a", connected=True)
     assert not standing.may("a")
+
+
+def missing_every_second(standing: Standing, tasks: int) -> int:
+    """How many tasks a member that misses every second one is given before it rests."""
+    for task in range(tasks):
+        if not standing.may("a"):
+            return task
+        if task % 2:
+            standing.strike("a")
+        else:
+            standing.good("a")
+    return tasks
+
+
+def test_a_member_that_misses_every_second_task_rests() -> None:
+    rests: list[Rest] = []
+    standing = Standing(Clock(), rests.append)
+    assert missing_every_second(standing, 100) == 2 * MISSES
+    assert rests == [Rest("a", FIRST_REST_S, f"missed {MISSES} of its last {2 * MISSES} tasks")]
+
+
+def test_a_member_that_misses_a_few_does_not_rest() -> None:
+    standing = Standing(Clock())
+    for task in range(1000):
+        if task % 5:
+            standing.good("a")
+        else:
+            standing.strike("a")
+    assert standing.may("a")
+
+
+def test_rests_are_told_with_what_everybody_saw() -> None:
+    rests: list[Rest] = []
+    standing = Standing(Clock(), rests.append)
+    struck(standing)
+    assert rests == [Rest("member-0", FIRST_REST_S, "missed 3 tasks in a row")]
+
+
+def test_a_member_that_does_well_again_is_forgiven() -> None:
+    clock, rests = Clock(), list[Rest]()
+    standing = Standing(clock, rests.append)
+    for _ in range(4):
+        struck(standing)
+        clock.now_s += LONGEST_REST_S
+    assert rests[-1].seconds == 8 * FIRST_REST_S
+    for _ in range(2 * WINDOW):
+        standing.good("member-0")
+    struck(standing)
+    assert rests[-1].seconds == 2 * FIRST_REST_S
+
+
+def test_members_that_rest_are_asked_where_too_few_are_there_without_them() -> None:
+    standing = Standing(Clock())
+    everybody = [f"member-{index}" for index in range(5)]
+    struck(standing)
+    standing.leave_out("member-4")
+    able = set(everybody[:4])
+    assert standing.askable(everybody, present=everybody, least=3) == able - {"member-0"}
+    assert standing.askable(everybody, present=everybody, least=4) == able
+    assert standing.askable(everybody, present=everybody[:3], least=3) == able
