@@ -193,8 +193,7 @@ class Witnessing:
             return
         try:
             head = open_checkpoint(note, origin=known.origin, key=known.key)
-            for one in receipts:
-                self._receipts.take(head, note, _item(one, _RECEIPT))
+            self._receipts.take(head, note, [_item(one, _RECEIPT) for one in receipts])
         except EvidenceError as error:
             raise RequestRefusal(f"a receipt does not hold: {error}") from error
 
@@ -218,13 +217,23 @@ class _Receipts:
         self.up_to = last + 1
         """The first entry of the coordinator's log that is not looked at yet."""
 
-    def take(self, head: Checkpoint, note: bytes, item: Mapping[str, Any]) -> None:
-        """Checks one receipt and keeps it, durably.
+    def take(self, head: Checkpoint, note: bytes, items: list[Mapping[str, Any]]) -> None:
+        """Checks receipts and keeps them, durably.
 
         Raises:
-            EvidenceError: if it does not hold.
+            EvidenceError: if one does not hold; then none is kept.
         """
-        entry, index = item["entry"].encode(), item["index"]
+        self._look()
+        indices = [self._checked(head, item) for item in items]
+        self._store.keep_receipts(
+            canonical({**item, "coordinator": note.decode()}) for item in items
+        )
+        self.up_to = max([self.up_to, *(index + 1 for index in indices)])
+
+    def _checked(self, head: Checkpoint, item: Mapping[str, Any]) -> int:
+        """The index of an entry that records what left this member, as the head covers it."""
+        entry: bytes = item["entry"].encode()
+        index: int = item["index"]
         verify_inclusion(
             leaf=leaf_hash(entry),
             index=index,
@@ -235,12 +244,10 @@ class _Receipts:
         read = decode_entry(entry, where=f"entry {index} of the coordinator's log")
         if not isinstance(read, (Release, Failure)):
             raise EvidenceError(f"entry {index} records no contribution")
-        self._look()
         recorded = {one.member: one.sha256 for one in read.contributions}.get(self._member)
         if recorded is None or recorded != self._left.get((read.terms, read.round, read.attempt)):
             raise EvidenceError(f"entry {index} does not record what left this member")
-        self._store.keep_receipt(canonical({**item, "coordinator": note.decode()}))
-        self.up_to = max(self.up_to, index + 1)
+        return index
 
     def _look(self) -> None:
         """Reads on in this member's own log."""

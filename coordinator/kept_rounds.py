@@ -6,14 +6,16 @@ saw of a round; no more comes to light when an auditor reads them than came to t
 
 from __future__ import annotations
 
-import json
-import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from coordinator.round import Keep, Release, Round
 from privacy.empirical.releases import INDEX, release_line, release_name
+from privacy.ledger.entry import canonical
+from privacy.ledger.kept import HEAD, SUFFIX, kept_tail
 from privacy.secagg import Unmasking
 from privacy.terms import Terms
 from protos.logs import log
@@ -24,11 +26,30 @@ MOST_WAITING_BYTES: Final = 64 << 20
 """Contributions on their way to the disk; a round that would exceed it is not kept."""
 
 
+@dataclass(slots=True)
+class _Open:
+    """The file of an attempt that is not released yet."""
+
+    file: BinaryIO
+    vectors: list[tuple[str, int]] = field(default_factory=list)
+
+    def add(self, member: str, parts: list[bytes], size: int) -> None:
+        self.file.writelines([*([] if self.vectors else [HEAD]), *parts])
+        self.vectors.append((member, size))
+
+    def seal(self, opening: bytes) -> int:
+        """Finishes it: its size."""
+        self.file.write(kept_tail(opening, self.vectors))
+        size = self.file.tell()
+        self.file.close()
+        return size
+
+
 class KeptRounds:
-    """Writes rounds into folders, on a thread of its own, and lets the oldest go.
+    """Writes rounds into files, on a thread of its own, and lets the oldest go.
 
     Args:
-        folder: holds one folder per study and in it one per attempt, ``round-R-A``.
+        folder: holds one folder per study and in it one file per attempt (`privacy.ledger.kept`).
         most_bytes: of all rounds together; 0 keeps nothing.
     """
 
@@ -38,9 +59,14 @@ class KeptRounds:
         self._waiting_bytes = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kept-rounds")
         self._sizes: dict[Path, int] = {
-            path: sum(file.stat().st_size for file in path.iterdir())
-            for path in sorted(folder.glob("*/round-*"), key=lambda one: one.stat().st_mtime_ns)
+            path: path.stat().st_size
+            for path in sorted(
+                folder.glob(f"*/round-*{SUFFIX}"), key=lambda one: one.stat().st_mtime_ns
+            )
         }
+        self._open: dict[Path, _Open] = {}
+        self._lost: set[Path] = set()
+        """Open attempts that will not be whole."""
 
     @property
     def keeps(self) -> bool:
@@ -56,10 +82,10 @@ class KeptRounds:
         def keep(member: str, parts: list[bytes]) -> None:
             size = sum(map(len, parts))
             if self._waiting_bytes + size > MOST_WAITING_BYTES:
-                self._thread.submit(self._let_go, target)
+                self._thread.submit(self._lose, target)
                 return
             self._waiting_bytes += size
-            self._thread.submit(self._write, target / f"{member}.bin", parts, size)
+            self._thread.submit(self._write, target, member, parts, size)
 
         return keep
 
@@ -82,46 +108,64 @@ class KeptRounds:
     def drop(self, study: str, round_: Round) -> None:
         """Lets go of an attempt that released nothing."""
         target = self._target(study, round_.round_number, round_.attempt)
-        self._thread.submit(self._let_go, target)
+        self._thread.submit(self._end, target)
 
     def close(self) -> None:
         """Finishes what is on its way to the disk."""
         self._thread.shutdown()
+        for target in tuple(self._open):
+            self._let_go(target)
 
     def _target(self, study: str, round_number: int, attempt: int) -> Path:
-        return self._folder / study / f"round-{round_number}-{attempt}"
+        return self._folder / study / f"round-{round_number}-{attempt}{SUFFIX}"
 
     # On the thread; a disk that is full costs evidence, said in the log, and never a round.
 
-    def _write(self, path: Path, parts: list[bytes], size: int) -> None:
+    def _write(self, target: Path, member: str, parts: list[bytes], size: int) -> None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as file:
-                file.writelines(parts)
-            self._sizes[path.parent] = self._sizes.get(path.parent, 0) + size
+            if target not in self._lost:
+                if target not in self._open:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    self._open[target] = _Open(target.open("wb"))
+                self._open[target].add(member, parts, size)
         except OSError as error:
-            log("RoundUnkept", file=str(path.parent), reason=error.strerror)
-            self._let_go(path.parent)
+            self._fail(target, error)
         finally:
             self._waiting_bytes -= size
 
     def _seal(self, target: Path, unmasking: Unmasking) -> None:
-        if target not in self._sizes:
-            return
-        data = json.dumps(_opening(unmasking), sort_keys=True, separators=(",", ":")).encode()
         try:
-            (target / "opening.json").write_bytes(data)
+            if target in self._open:
+                self._sizes[target] = self._open[target].seal(canonical(_opening(unmasking)))
+                del self._open[target]
         except OSError as error:
-            log("RoundUnkept", file=str(target), reason=error.strerror)
-            self._let_go(target)
-            return
-        self._sizes[target] += len(data)
+            self._fail(target, error)
+        self._end(target)
         while sum(self._sizes.values()) > self._most_bytes and len(self._sizes) > 1:
             self._let_go(next(iter(self._sizes)))
 
+    def _fail(self, target: Path, error: OSError) -> None:
+        log("RoundUnkept", file=str(target), reason=error.strerror)
+        self._lose(target)
+
+    def _lose(self, target: Path) -> None:
+        """Lets go of an attempt that is open still."""
+        self._lost.add(target)
+        self._let_go(target)
+
+    def _end(self, target: Path) -> None:
+        """Nothing more comes of an attempt; what is not sealed goes."""
+        self._lost.discard(target)
+        if target not in self._sizes:
+            self._let_go(target)
+
     def _let_go(self, target: Path) -> None:
         self._sizes.pop(target, None)
-        shutil.rmtree(target, ignore_errors=True)
+        unfinished = self._open.pop(target, None)
+        with suppress(OSError):
+            if unfinished is not None:
+                unfinished.file.close()
+            target.unlink(missing_ok=True)
 
 
 def _write_release(folder: Path, terms: Terms, release: Release) -> None:

@@ -374,7 +374,7 @@ class SmallAlliance:
                  "proof": proof}
             )  # fmt: skip
             for one in entry.contributions:
-                self.members[one.member].store.keep_receipt(receipt)
+                self.members[one.member].store.keep_receipts([receipt])
 
     # Inside.
 

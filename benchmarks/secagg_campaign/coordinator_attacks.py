@@ -68,9 +68,7 @@ def another_list(rng: random.Random, kind: Kind = MaskingMember) -> None:
     scene.verdict()
 
 
-def in_one_trip(
-    rng: random.Random, kind: Kind = MaskingMember, *, dropouts: bool = False
-) -> None:
+def in_one_trip(rng: random.Random, kind: Kind = MaskingMember, *, dropouts: bool = False) -> None:
     """A2: shares are asked for along with contributions, some held back, and then once more."""
     scene = Scene(rng, kind, dropouts=dropouts)
     cohort = scene.exchange(KeySets(1, 1))

@@ -253,9 +253,7 @@ def _random_one(rng: random.Random, case: Case, leaves: dict[int, str]) -> bool:
     }
     late = frozenset(i for i in cohort.ready if leaves[i] == "contribute" and rng.random() < 0.5)
     attempt = Attempt(1, rng.randint(1, 10), rng.randint(1, 3), rng.randbytes(32))
-    outcome = play(
-        Play(cohort, members, attempt, vectors, leaves, disorder, late, at_once=at_once)
-    )
+    outcome = play(Play(cohort, members, attempt, vectors, leaves, disorder, late, at_once=at_once))
     completed = outcome.failed_in is None
     if completed:
         outcome.check_sum(vectors)

@@ -80,9 +80,7 @@ def _run(rng: random.Random, case: Case, fault: Fault) -> dict[str, int]:
         }
         attempt = Attempt(1 + 2 * place + rng.randrange(2), round_number, retry, rng.randbytes(32))
         late = frozenset(index for index in cohort.ready if leaves[index] == "contribute")
-        scene = Play(
-            cohort, members, attempt, vectors, leaves, disorder, late, at_once=at_once
-        )
+        scene = Play(cohort, members, attempt, vectors, leaves, disorder, late, at_once=at_once)
         outcome = play(scene)
         if (outcome.failed_in is None) != expected(setup, leaves, at_once=at_once):
             raise Finding("an attempt did not end as the README says")

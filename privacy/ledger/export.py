@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +14,7 @@ from privacy.identity import Identity
 from privacy.ledger.bundle import COORDINATOR, MANIFEST, Listed, encode_manifest, hash_file
 from privacy.ledger.database import Database
 from privacy.ledger.entry import Opened, decode_entry
+from privacy.ledger.kept import SUFFIX, kept_files
 from privacy.ledger.store import LedgerStore
 
 __all__ = ["export_bundle", "open_state", "read_key"]
@@ -67,9 +68,9 @@ def export_bundle(
             told(path)
             _write_log(out, path, store, files)
         if coordinator is not None:
-            for source, target in _papers(coordinator):
+            for target, parts in _papers(coordinator):
                 told(target)
-                _copy(source, out / target)
+                _write(out / target, parts)
                 files[target] = hash_file(out / target)
         _write(out / MANIFEST, [encode_manifest(files, origin=exporter.origin, key=key)])
     return len(files)
@@ -129,27 +130,25 @@ def _write_log(out: Path, folder: str, store: LedgerStore, files: dict[str, List
         files[path] = hash_file(out / path)
 
 
-def _papers(state: Path) -> Iterable[tuple[Path, str]]:
-    """Models, kept rounds and decoded sums of a coordinator, with where they go."""
+def _papers(state: Path) -> Iterator[tuple[str, Iterable[bytes]]]:
+    """Models, kept rounds and decoded sums of a coordinator: where they go, and what is in them."""
     for pattern in ("*.safetensors", "*.passport.json"):
         for source in sorted((state / "models").glob(pattern)):
-            yield source, f"models/{source.name}"
-    for source in sorted((state / "rounds").glob("*/round-*/*")):
-        # A round without its opening was never released, or is still on its way to the disk.
-        if (source.parent / "opening.json").is_file():
-            yield source, f"{COORDINATOR}/{source.relative_to(state).as_posix()}"
+            yield f"models/{source.name}", _bytes(source)
+    for source in sorted((state / "rounds").glob(f"*/round-*{SUFFIX}")):
+        folder = source.relative_to(state).with_suffix("").as_posix()
+        with suppress(FileNotFoundError):  # the coordinator let go of it meanwhile
+            for name, parts in kept_files(source):
+                yield f"{COORDINATOR}/{folder}/{name}", parts
     for source in sorted((state / "releases").glob("*/*")):
-        yield source, f"{COORDINATOR}/{source.relative_to(state).as_posix()}"
+        yield f"{COORDINATOR}/{source.relative_to(state).as_posix()}", _bytes(source)
 
 
-def _copy(source: Path, target: Path) -> None:
-    try:
-        if source.is_symlink() or not source.is_file():
-            raise EvidenceError(f"{source}: is no plain file")
-        with source.open("rb") as file:
-            _write(target, iter(lambda: file.read(1 << 20), b""))
-    except OSError as error:
-        raise ConfigurationError(f"{source}: {error.strerror}") from error
+def _bytes(source: Path) -> Iterator[bytes]:
+    if source.is_symlink() or not source.is_file():
+        raise EvidenceError(f"{source}: is no plain file")
+    with source.open("rb") as file:
+        yield from iter(lambda: file.read(1 << 20), b"")
 
 
 def _write(path: Path, parts: Iterable[bytes]) -> None:

@@ -89,7 +89,7 @@ class LedgerStore:
     """A log in a file that only its owner may read. Threads and processes take turns.
 
     Guarantees:
-        What `append`, `transaction`, `remember`, `conflict`, `keep_note` and `keep_receipt` did is
+        What `append`, `transaction`, `remember`, `conflict`, `keep_note` and `keep_receipts` did is
         on the disk when they return; if they raise, it did not happen, but for a write whose
         failure left that open: then nothing more is written until the file is opened again, and
         whatever it holds then is whole. Entries are never changed or removed.
@@ -122,6 +122,8 @@ class LedgerStore:
         self._identity = key
         self._now_ms = now_ms
         self._tip: tuple[bytes, Stream] | None = None
+        self._opened: tuple[bytes, Checkpoint] | None = None
+        """The newest head whose signature was looked at."""
         if not path.exists():
             opened = Opened(at_ms=now_ms(), origin=origin, key=key.public, software=software)
             make_file(path, lambda database: self._begin(database, opened))
@@ -314,11 +316,12 @@ class LedgerStore:
 
     # Receipts.
 
-    def keep_receipt(self, receipt: bytes) -> None:
-        """Keeps a receipt."""
+    def keep_receipts(self, receipts: Iterable[bytes]) -> None:
+        """Keeps receipts: all or none."""
         with self._database.transaction():
-            self._database.execute(
-                "INSERT INTO receipt (data) VALUES (?) ON CONFLICT DO NOTHING", (receipt,)
+            self._database.execute_many(
+                "INSERT INTO receipt (data) VALUES (?) ON CONFLICT DO NOTHING",
+                ((receipt,) for receipt in receipts),
             )
 
     def receipts(self) -> Iterator[bytes]:
@@ -359,13 +362,17 @@ class LedgerStore:
 
     def _head(self) -> Checkpoint:
         note = self._note()
+        if self._opened is not None and self._opened[0] == note:
+            return self._opened[1]
         try:
-            return open_checkpoint(note, origin=self.origin, key=self.key)
+            head = open_checkpoint(note, origin=self.origin, key=self.key)
         except EvidenceError as error:
             raise LedgerError(
                 f"{self.path}: is not a log of {self.origin} with key {self.key[:16]} ({error}); "
                 "give this process the ledger and the key that belong together"
             ) from error
+        self._opened = note, head
+        return head
 
     def _newest_tip(self) -> tuple[bytes, Stream]:
         """This log's signed head and the stream that leads on from it."""

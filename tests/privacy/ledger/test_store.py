@@ -449,7 +449,7 @@ def test_a_restored_backup_is_given_away_by_its_newer_head(store, path):
 
 def test_receipts_are_kept_once_and_in_order(store, path):
     for receipt in (b"two", b"one", b"two"):
-        store.keep_receipt(receipt)
+        store.keep_receipts([receipt])
     store.close()
     with closing(opened(path)) as again:
         assert list(again.receipts()) == [b"two", b"one"]
