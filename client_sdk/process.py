@@ -28,7 +28,14 @@ from client_sdk.recipes.model_file import load_model, save_model
 from client_sdk.session import Session
 from client_sdk.witnessing import Witnessing
 from privacy.contract_table import ContractFile
-from privacy.errors import AllianceError, BudgetRefusal, ConfigurationError, DataError, RecipeError
+from privacy.errors import (
+    AllianceError,
+    BudgetRefusal,
+    ConfigurationError,
+    DataError,
+    LinkError,
+    RecipeError,
+)
 from privacy.fixedpoint import SHARE_SCALE
 from privacy.identity import Identity, IdentityKey
 from privacy.noise import DiscreteGaussian
@@ -269,6 +276,10 @@ async def serve(config: NodeConfig, node: Node) -> None:
         await running
     except asyncio.CancelledError:
         log("NodeStopped")
+    except LinkError:
+        if journal.account.left is None:
+            raise
+        log("NodeLeft")  # the coordinator knew first, and let it in no more
     finally:
         keeping.cancel()
         leaving.cancel()

@@ -22,6 +22,7 @@ from coordinator.arrivals import Arrivals
 from coordinator.exchange import Absent, Answered, Check, Exchange, Outcome, Outgoing, Refused
 from coordinator.membership import Context, authenticate, greet
 from coordinator.monitor import (
+    MemberDeparted,
     MemberFaulted,
     MemberJoined,
     MemberLeft,
@@ -100,6 +101,7 @@ class ExchangeService:
         """Members with the phase they missed last; an answer to that phase clears it."""
         self._open: dict[TaskKey, Exchange] = {}
         self._arrivals = asyncio.Event()
+        self._departed: frozenset[str] = frozenset()
         self._pace = Pace()
         self._flapping = Arrivals()
 
@@ -199,7 +201,14 @@ class ExchangeService:
         exchange.end()
 
     def expel(self) -> None:
-        """Ends streams of members that may not connect any more; they are told when they try."""
+        """Ends streams of members that may not connect any more; they are told when they try.
+
+        Members that left the alliance are told to the monitor, once.
+        """
+        departed = self._admittance.departed if self._admittance else frozenset()
+        for member in sorted(departed - self._departed):
+            self._monitor.emit(MemberDeparted(member))
+        self._departed = departed
         for connection in list(self._connections.values()):
             if self._admittance and self._admittance.refusal(
                 connection.member, connection.certificate, again=False
