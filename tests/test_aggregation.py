@@ -43,7 +43,7 @@ DIMENSION = dimension(make_contract(), PropensitySettings.model_validate(SETTING
 TERMS = make_terms(
     members=5, dimension=DIMENSION, settings=SETTINGS, declared=10, noise_multiplier=4.0,
     rounds=24, max_attempts=30,
-    deadlines={"keys_s": 10.0, "contribute_s": 10.0, "unmask_s": 10.0, "grace_s": 0.3,
+    deadlines={"keys_s": 10.0, "contribute_s": 10.0, "unmask_s": 10.0, "grace_s": 1.0,
                "keys_grace_s": 0.5},
 )  # fmt: skip
 NAMES = tuple(entry.name for entry in TERMS.roster)
@@ -198,11 +198,11 @@ def flipped(data: bytes) -> bytes:
 def test_sums_are_those_of_the_plain_contributions(
     tmp_path: Path, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain: dict[int, list[np.ndarray]] = {}
+    plain: dict[int, dict[str, np.ndarray]] = {}
     whole = MaskingMember.mask
 
     def watched(self: MaskingMember, attempt: Any, vector: np.ndarray) -> bytes:
-        plain.setdefault(attempt.round, []).append(vector.copy())
+        plain.setdefault(attempt.round, {})[NAMES[self._index - 1]] = vector.copy()
         return whole(self, attempt, vector)
 
     monkeypatch.setattr(MaskingMember, "mask", watched)
@@ -212,8 +212,9 @@ def test_sums_are_those_of_the_plain_contributions(
     )  # more than one run of key sets
     step = Grid.of(TERMS).step
     for release in releases:
-        assert release.contributors == NAMES
-        total = np.sum(plain[release.round], axis=0, dtype=np.uint32)
+        assert len(release.contributors) >= 4  # a busy machine may make one late
+        vectors = [plain[release.round][name] for name in release.contributors]
+        total = np.sum(vectors, axis=0, dtype=np.uint32)
         np.testing.assert_array_equal(release.total, total.view(np.int32) * step)
         assert 0.1 * SHARE_SCALE < np.std(release.total / step) < 100 * SHARE_SCALE
 

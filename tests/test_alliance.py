@@ -28,7 +28,7 @@ from tests.conftest import identity, make_contract, make_terms
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = {"model": "logistic", "learning_rate": 1.0}
-DEADLINES = {"keys_s": 10.0, "contribute_s": 10.0, "unmask_s": 10.0, "grace_s": 0.5}
+DEADLINES = {"keys_s": 10.0, "contribute_s": 10.0, "unmask_s": 10.0, "grace_s": 2.0}
 
 
 def terms(rounds: int = 5, spare: int = 2, **changes: Any) -> Terms:
