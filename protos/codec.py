@@ -110,7 +110,10 @@ def flower_to_array(array: Array) -> npt.NDArray[np.generic]:
         raise LinkError(
             f"array of shape {array.shape} holds {len(array.data) / dtype.itemsize:g} values"
         )
-    return np.frombuffer(array.data, dtype=dtype).reshape(array.shape)
+    try:
+        return np.frombuffer(array.data, dtype=dtype).reshape(array.shape)
+    except (ValueError, OverflowError) as error:  # nothing, in a shape beyond all memory
+        raise LinkError(f"array of shape {array.shape}: not accepted") from error
 
 
 def encode(content: RecordDict) -> wire.Content:

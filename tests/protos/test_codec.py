@@ -171,6 +171,9 @@ def test_foreign_serialisations_are_never_parsed() -> None:
         flower_to_array(Array("float32", (3,), "alliance.raw", bytes(8)))
     with pytest.raises(LinkError, match=r"holds 1\.75 values"):
         flower_to_array(Array("float32", (2,), "alliance.raw", bytes(7)))
+    for shape in ((0, 2**62, 8), (0, 2**64)):
+        with pytest.raises(LinkError, match="not accepted"):
+            flower_to_array(Array("float32", shape, "alliance.raw", b""))
 
 
 def test_a_full_chunk_fits_its_frame() -> None:
