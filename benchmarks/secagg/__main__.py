@@ -243,20 +243,24 @@ def whole_round(
 ) -> None:
     """Rounds over loopback; medians, and of memory the largest."""
     allowed = round(members * share)
-    rounds = 5 if members < 1000 else 1
-    costs = measure_rounds(members, dimension, colluders=allowed, dropouts=allowed, rounds=rounds)
+    rounds = 5 if members < 1000 else 2
+    models = [False, True] * rounds
+    costs = measure_rounds(members, dimension, colluders=allowed, dropouts=allowed, models=models)
     what = f"{members} members x {dimension:,}, c = D = {allowed}"
-    report.add(
-        Row(
-            name=f"whole round over mutual TLS on loopback: {what}",
-            unit="s",
-            ours=median(one.seconds for one in costs),
-            target=most_s,
-            at=None if most_s is None else "most",
-            trials=rounds,
-            note=_spent(costs),
+    for with_model in (False, True):
+        some = [one for one in costs if one.with_model == with_model]
+        sent = "the model sent first" if with_model else "contributions there, no model sent"
+        report.add(
+            Row(
+                name=f"whole round over mutual TLS on loopback, {sent}: {what}",
+                unit="s",
+                ours=median(one.seconds for one in some),
+                target=None if with_model else most_s,
+                at=None if with_model or most_s is None else "most",
+                trials=rounds,
+                note=_spent(some),
+            )
         )
-    )
     vectors = 4 * dimension
     report.add(
         Row(
@@ -280,7 +284,7 @@ def _spent(costs: list[RoundCost]) -> str:
         return f"{median(getattr(one, field) for one in costs):.2f}"
 
     return (
-        f"model at the last member after {at('model_s')} s, last one added after "
+        f"task at the last member after {at('model_s')} s, last one added after "
         f"{at('collect_s')} s, confirm and unmask {at('consent_s')} s, removal "
         f"{at('removal_s')} s; processor: coordinator {at('server_cpu_s')} s, all members in one "
         f"process {at('members_cpu_s')} s; members' masks, signatures and revealed shares were "

@@ -31,7 +31,7 @@ from privacy.secagg.binding import Phase
 from privacy.secagg.messages import Lists, Signatures
 from privacy.terms import Terms
 from protos.alliance.v1 import exchange_pb2 as wire
-from protos.codec import TaskKey, chunks, fits
+from protos.codec import TaskKey, array_specs, chunks, fits
 from protos.limits import LIMITS, PROTOCOL
 from protos.memory import settle
 from protos.tls import TlsMaterial
@@ -205,10 +205,11 @@ class _Crowd:
     async def _take_task(self, member: _Member, task: wire.Task) -> None:
         key, script = TaskKey.of(task.id), member.script
         if key.phase == "contribute":
-            size_bytes = 4 * self.setup.terms.dimension
+            specs = array_specs(task.content, most_bytes=4 * self.setup.terms.dimension)
+            due_bytes = sum(spec.size_bytes for spec in specs) - len(task.data)
             member.cleared = task.cleared
-            member.chunks_due = 0 if task.data else math.ceil(size_bytes / LIMITS.chunk_bytes)
-            if task.data:
+            member.chunks_due = math.ceil(due_bytes / LIMITS.chunk_bytes)
+            if not member.chunks_due:
                 await self._contribute(member)
             return
         body = _body(task)
@@ -239,7 +240,7 @@ class _Crowd:
         return _signed(key, said.body, said.signature)
 
     async def _contribute(self, member: _Member) -> None:
-        """The model is here: what a real member would compute now was computed before."""
+        """All of the task is here: what a real member would compute now was computed before."""
         self.marks.model_s = time.monotonic()
         script = member.script
         if script is None:

@@ -7,7 +7,7 @@ import datetime as dt
 import multiprocessing
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -47,6 +47,7 @@ class RoundCost:
 
     Args:
         seconds: from the first task to the unmasked sum.
+        with_model: whether members were sent the model first; their contributions are there anyway.
         model_s: of these, until the last member had the model.
         collect_s: of these, until the last contribution was added and receipted.
         consent_s: confirm and unmask, their messages and checks.
@@ -58,6 +59,7 @@ class RoundCost:
     """
 
     seconds: float
+    with_model: bool
     model_s: float
     collect_s: float
     consent_s: float
@@ -69,13 +71,21 @@ class RoundCost:
 
 
 def measure_rounds(
-    members: int, dimension: int, *, colluders: int, dropouts: int, rounds: int
+    members: int, dimension: int, *, colluders: int, dropouts: int, models: Sequence[bool]
 ) -> list[RoundCost]:
     """Rounds in which nobody drops; every sum is checked bit by bit.
+
+    Args:
+        members: N.
+        dimension: coordinates.
+        colluders: c.
+        dropouts: D.
+        models: of each round, whether members are sent the model first.
 
     Raises:
         WrongResult: if a sum is wrong, or one of the two processes ended.
     """
+    rounds = len(models)
     setup = study(members, colluders, dropouts, dimension, rounds=rounds)
     scene = Scene(setup.terms.model_dump_json(), rounds)
     authority = _Authority()
@@ -83,9 +93,9 @@ def measure_rounds(
     with _process(coordinate, scene, authority.coordinator()) as server:
         address = _expect(server, "listening")[0]
         with _process(crowd, scene, address, authority.members(setup)) as simulated:
-            for number in range(1, rounds + 1):
+            for number, with_model in enumerate(models, start=1):
                 _expect(simulated, "ready", server)
-                server.send("go")
+                server.send(with_model)
                 figures = _expect(server, "round", simulated)
                 simulated.send("go on")
                 model_s, receipt_s, cpu_s = _expect(simulated, "marks", server)
@@ -164,7 +174,8 @@ def _expect(pipe: Connection, what: str, other: Connection | None = None) -> tup
 def coordinate(pipe: Connection, scene: Scene, tls: TlsMaterial) -> None:
     """The process: the real service, grid, aggregation and rounds.
 
-    Sends ``("listening", address)``, then ``("round", figures)`` for every "go"; ends on "end".
+    Sends ``("listening", address)``, then ``("round", figures)`` whenever it is told whether to
+    send the model; ends on "end".
     """
     asyncio.run(_coordinate(pipe, scene, tls))
 
@@ -230,13 +241,15 @@ class _Study:
         try:
             for number in range(1, rounds + 1):
                 unmasking, asked = self._aggregation.open(number, 1, model, willing)
-                self._pipe.recv()
-                self._pipe.send(("round", self._round(unmasking, asked)))
+                with_model = self._pipe.recv()
+                self._pipe.send(("round", self._round(unmasking, asked, with_model)))
             self._pipe.recv()
         finally:
             self._aggregation.close()
 
-    def _round(self, unmasking: Unmasking, asked: tuple[str, ...]) -> dict[str, float | int]:
+    def _round(
+        self, unmasking: Unmasking, asked: tuple[str, ...], with_model: bool
+    ) -> dict[str, float | int]:
         """One round; its figures.
 
         Raises:
@@ -249,7 +262,7 @@ class _Study:
             self._terms, round_number=attempt.round, attempt=attempt.attempt,
             cohort=unmasking.cohort.names, unmasking=unmasking,
         )  # fmt: skip
-        messages = self._messages(unmasking, asked)
+        messages = self._messages(unmasking, asked, with_model)
         self._grid.expect(task_key(messages[0]), Expectation(least=round_.least, round=round_))
         self._grid.send_and_receive(messages, timeout=self._terms.deadlines.contribute_s)
         round_.close()
@@ -260,6 +273,7 @@ class _Study:
         ended_s = time.monotonic()
         figures = {
             "begun_s": begun_s,
+            "with_model": with_model,
             "seconds": ended_s - begun_s,
             "consent_s": agreed_s - collected_s,
             "removal_s": ended_s - agreed_s,
@@ -273,7 +287,9 @@ class _Study:
             raise WrongResult("the released sum is not that of the members' vectors")
         return figures
 
-    def _messages(self, unmasking: Unmasking, asked: tuple[str, ...]) -> list[Message]:
+    def _messages(
+        self, unmasking: Unmasking, asked: tuple[str, ...], with_model: bool
+    ) -> list[Message]:
         attempt = unmasking.attempt
         content = RecordDict(
             {
@@ -285,10 +301,11 @@ class _Study:
                     }
                 ),
                 "terms": ConfigRecord({"terms_hash": self._terms.hash}),
-                "model": self._model,
                 "keys": ConfigRecord({"key_set": attempt.key_set}),
             }
         )
+        if with_model:
+            content["model"] = self._model
         return [
             self._grid.create_message(
                 content, "train.contribute", self._node_ids[name], str(attempt.round)
