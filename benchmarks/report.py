@@ -52,10 +52,17 @@ class Row:
 
 @dataclass(slots=True)
 class Report:
-    """Rows of one benchmark run, printed as they come."""
+    """Rows of one benchmark run, printed as they come.
+
+    Args:
+        benchmark: its name.
+        quick: smaller sizes.
+        path: where the rows will be written, if anywhere.
+    """
 
     benchmark: str
     quick: bool
+    path: Path | None = None
     started: float = field(default_factory=time.perf_counter)
     rows: list[Row] = field(default_factory=list)
 
@@ -102,7 +109,7 @@ def main(benchmark: str, description: str, measure: Callable[[Report], None]) ->
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here")
     parser.add_argument("--quick", action="store_true", help="smaller sizes, under a minute")
     options = parser.parse_args()
-    report = Report(benchmark, options.quick)
+    report = Report(benchmark, options.quick, options.json)
     measure(report)
     if options.json:
         report.write(options.json)
