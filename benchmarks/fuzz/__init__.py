@@ -1,0 +1,1 @@
+"""Fuzzing of every parser of ours; see `benchmarks.fuzz.__main__`."""
