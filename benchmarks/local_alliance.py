@@ -83,6 +83,7 @@ class LocalAlliance:
         self.nodes: dict[str, subprocess.Popen[str]] = {}
         self.peak_memory_bytes = 0
         self._study = study
+        self._terms: Terms | None = None
         self._alliance = study.alliance if isinstance(study, Terms) else alliance
         self._contract = "contract.json" if isinstance(study, Terms) else "study.toml"
         self._proposes = propose
@@ -106,7 +107,7 @@ class LocalAlliance:
             (self.folder / "study.toml").write_bytes(self._study.read_bytes())
         (self.folder / "roster.json").write_text(json.dumps(self._roster(), indent=1))
         if self._proposes:
-            self.propose()
+            self._terms = self._propose()
         self._start_coordinator()
         if self._watch_memory:
             self._sampler.start()
@@ -189,7 +190,18 @@ class LocalAlliance:
             else ""
         )
 
-    def propose(self) -> Terms:
+    @property
+    def terms(self) -> Terms:
+        """Of the study that was proposed.
+
+        Raises:
+            AllianceError: if none was.
+        """
+        if self._terms is None:
+            raise AllianceError("this alliance proposed no study")
+        return self._terms
+
+    def _propose(self) -> Terms:
         """Offers the study and has it run, as `alliance-coordinator study propose --start` does."""
         config = read_config(self._config, CoordinatorConfig).relative_to(self.folder)
         file = "terms.json" if isinstance(self._study, Terms) else "study.toml"

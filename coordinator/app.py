@@ -127,10 +127,9 @@ async def run(
         service = ExchangeService(names, monitor, admittance=admittance)
 
         def grid_of(terms: Terms) -> LinkGrid:
-            ids = {entry.name: place for place, entry in enumerate(terms.roster, start=1)}
-            return LinkGrid(
-                service, loop, {name: COORDINATOR_NODE_ID + at for name, at in ids.items()}
-            )
+            places = enumerate(terms.roster, start=COORDINATOR_NODE_ID + 1)
+            ids = {entry.name: place for place, entry in places}
+            return LinkGrid(service, loop, ids, reconnect_s=terms.deadlines.grace_s)
 
         def begin(proposal: Proposal) -> _StudyRun:
             return _StudyRun(_strategy(config, proposal, evidence, studies, monitor, models))

@@ -83,6 +83,7 @@ class LinkGrid(Grid):
         service: keeps the members' streams.
         loop: the event loop the service runs on.
         node_ids: Flower node id by member name.
+        reconnect_s: how long a member whose stream broke is waited for, as the terms say.
     """
 
     def __init__(
@@ -90,8 +91,11 @@ class LinkGrid(Grid):
         service: ExchangeService,
         loop: asyncio.AbstractEventLoop,
         node_ids: Mapping[str, int],
+        *,
+        reconnect_s: float | None = None,
     ) -> None:
         self._service = service
+        self._reconnect_s = reconnect_s
         self._loop = loop
         self._names = {node_id: name for name, node_id in node_ids.items()}
         self._run = Run.create_empty(run_id=secrets.randbits(63))
@@ -220,6 +224,7 @@ class LinkGrid(Grid):
                     least=expected.least,
                     patience_s=expected.patience_s,
                     needed=expected.needed,
+                    reconnect_s=self._reconnect_s,
                     check=expected.check,
                 ),
                 self._loop,

@@ -131,6 +131,7 @@ class ExchangeService:
         least: int = 0,
         patience_s: float | None = None,
         needed: bool = False,
+        reconnect_s: float | None = None,
         check: Check | None = None,
     ) -> dict[str, Outcome]:
         """Sends a task to members and collects their answers; never waits past ``timeout_s``.
@@ -146,6 +147,7 @@ class ExchangeService:
             least: answers that are enough.
             patience_s: how long to wait for the others then; None if nobody is hurried.
             needed: whether fewer are of no use.
+            reconnect_s: how long to wait for a member whose stream broke, if not as always.
             check: is given each answer as it arrives; one it finds at fault does not count.
 
         Raises:
@@ -155,8 +157,9 @@ class ExchangeService:
             raise LinkError(f"{key}: is open already")
         now_s = asyncio.get_running_loop().time()
         patience = Patience(
-            least=least, grace_s=patience_s, reconnect_s=self._grace_s, needed=needed
-        )
+            least=least, grace_s=patience_s, needed=needed,
+            reconnect_s=self._grace_s if reconnect_s is None else reconnect_s,
+        )  # fmt: skip
         late = {member for member, phase in self._late if phase == key.phase}
         exchange = Exchange(
             key, tasks, round_, now_s, now_s + timeout_s, check=check, patience=patience, late=late

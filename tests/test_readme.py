@@ -49,3 +49,48 @@ def test_make_targets_exist() -> None:
 def test_linked_files_exist() -> None:
     for path in re.findall(r"\]\(([^)]+)\)", README):
         assert (ROOT / path).is_file(), path
+
+
+def prose(text: str) -> str:
+    """The text without its code blocks."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def sections(text: str) -> list[tuple[str, str]]:
+    """By heading: its level, and the prose that follows."""
+    parts = re.split(r"^(#+) .*\n", prose(text), flags=re.MULTILINE)
+    return list(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def blocks(text: str) -> list[str]:
+    return re.findall(r"^```.*?^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def shared(text: str) -> dict[str, list[str]]:
+    """What a section says alike in two languages."""
+    text = text.replace("README.zh-CN.md", "README.md")
+    words = re.sub(r"`[^`]*`|\]\([^)]*\)", "", text)
+    return {
+        "figures": sorted(re.findall(r"\d+(?:\.\d+)?", words)),
+        "code": sorted(set(re.findall(r"`[^`]+`", text))),
+        "links": sorted(re.findall(r"\]\(([^)]+)\)", text)),
+    }
+
+
+CHINESE = (ROOT / "README.zh-CN.md").read_text()
+
+
+def test_the_chinese_readme_has_the_same_headings_blocks_figures_code_and_links() -> None:
+    english, chinese = sections(README), sections(CHINESE)
+    assert [level for level, _ in chinese] == [level for level, _ in english]
+    assert blocks(CHINESE) == blocks(README)
+    for (_, ours), (_, theirs) in zip(english, chinese, strict=True):
+        assert shared(theirs) == shared(ours)
+
+
+def test_the_chinese_readme_is_set_as_chinese_is() -> None:
+    text = re.sub(r"\]\([^)]*\)", "]", prose(CHINESE)).replace("**", "")
+    han, marks = "[\u4e00-\u9fff]", "[，。；：、！？（）]"
+    crowded = (rf"{han}[A-Za-z0-9`]", rf"[A-Za-z0-9`%]{han}", rf"{han}[,;:!?]", rf"[,;:!?] *{han}")
+    for wrong in (*crowded, rf"{han} {marks}", rf"{marks} {han}"):
+        assert re.search(wrong, text) is None, re.search(f".{{0,9}}{wrong}.{{0,9}}", text)

@@ -49,10 +49,10 @@ def run(folder: Path, split: int) -> None:
 
     from benchmarks.demo import comparison
     from benchmarks.demo.audit import audit
-    from benchmarks.demo.journey import build
+    from benchmarks.demo.journey import STUDY, build
     from benchmarks.demo.live import follow
     from benchmarks.demo.outcome import Outcome
-    from benchmarks.demo.study import POLICY, demo_identities, demo_terms
+    from benchmarks.demo.study import ALLIANCE, DECLARED, POLICY, demo_identities
     from benchmarks.local_alliance import LocalAlliance, LocalMember
     from client_sdk.recipes.model_file import load_model
 
@@ -63,24 +63,22 @@ def run(folder: Path, split: int) -> None:
     console.print("Preparing Complete Journey: coupon campaigns as five retailers see them")
     journey = build(split)
     identities = demo_identities()
-    terms = demo_terms(identities)
     sources = journey.write(folder / "data")
     members = [
-        LocalMember(
-            entry.name,
-            identities[entry.name],
-            entry.declared_consumers,
-            sources[entry.name],
-            POLICY,
-        )
-        for entry in terms.roster
+        LocalMember(name, identities[name], declared, sources[name], POLICY)
+        for name, declared in DECLARED.items()
     ]
-    model = folder / "alliance" / "coordinator-state" / "models" / f"{terms.study}.safetensors"
 
     def alliance_scores() -> comparison.Scores:
         return comparison.model_scores(terms, load_model(model)[1], tables.held_out)
 
-    with LocalAlliance(folder / "alliance", terms, members, watch_memory=True) as alliance:
+    with LocalAlliance(
+        folder / "alliance", STUDY, members, alliance=ALLIANCE, watch_memory=True
+    ) as alliance:
+        terms = alliance.terms
+        models = folder / "alliance" / "coordinator-state" / "models"
+        model = models / f"{terms.study}.safetensors"
+        console.print(f"Proposed {terms.label}; terms {terms.hash}", highlight=False)
         console.print("Starting a coordinator and five nodes; each weighs the terms for itself")
         tables = comparison.Tables.load(terms, sources, folder / "data" / "held-out.parquet")
         names = list(journey.members)

@@ -19,17 +19,29 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from privacy.terms import Column, DataContract
+from privacy.contract_table import ContractFile
+from privacy.terms import DataContract
+from protos.config import read_config
 
-__all__ = ["HELD_OUT", "RETAILERS", "Journey", "Retailer", "build", "contract", "pairs", "rows"]
+__all__ = [
+    "HELD_OUT",
+    "RETAILERS",
+    "STUDY",
+    "Journey",
+    "Retailer",
+    "build",
+    "contract",
+    "pairs",
+    "rows",
+]
 
 FIRST_START: Final = pd.Timestamp("2017-04-01")
 """The first campaign start with 90 full days of history before it."""
 WINDOW: Final = pd.Timedelta(days=90)
 HELD_OUT: Final = 0.25
 """Share of households that no model is trained on."""
-ROWS_PER_CONSUMER: Final = 12
-"""No household has more at one retailer in this data; a longer history would be cut."""
+STUDY: Final = Path(__file__).with_name("study.toml")
+"""Its rows per consumer are as many as any household has at one retailer in this data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,45 +108,13 @@ class Journey:
         return sources
 
 
+@functools.cache
 def contract() -> DataContract:
-    """The table every retailer brings. Ranges are round numbers of common sense, never from data;
-    what lies above one is capped when the file is written.
+    """The table every retailer brings, as the study's file says it. Its ranges are round numbers of
+    common sense, never from data; what lies above one is capped when the file is written.
     """
-
-    def number(name: str, high: float, scale: str, meaning: str) -> Column:
-        return Column.model_validate(
-            {
-                "name": name,
-                "kind": "number",
-                "low": 0.0,
-                "high": high,
-                "scale": scale,
-                "meaning": meaning,
-            }
-        )
-
-    return DataContract(
-        name="coupon-campaigns",
-        version=1,
-        consumer_id="household",
-        label="redeemed",
-        rows_per_consumer=ROWS_PER_CONSUMER,
-        columns=(
-            number("spend", 5000.0, "log", "dollars spent here in the 90 days"),
-            number("trips", 200.0, "log", "baskets here in the 90 days"),
-            number("recency", 90.0, "linear", "days since the last basket here"),
-            number("discount", 100.0, "log", "dollars of coupon discount here in the 90 days"),
-            number("product_trips", 100.0, "log", "baskets here with the campaign's products"),
-            number("campaigns", 10.0, "linear", "campaigns received in the 90 days"),
-            number("redemptions", 20.0, "log", "coupons redeemed in the 90 days"),
-            Column(
-                name="type",
-                kind="category",
-                values=("Type A", "Type B", "Type C"),
-                meaning="campaign type",
-            ),
-        ),
-    )
+    file = read_config(STUDY, ContractFile)
+    return file.contract.contract(file.study)
 
 
 def pairs() -> pd.DataFrame:
