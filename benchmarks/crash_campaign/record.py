@@ -109,6 +109,7 @@ class Record:
             if not isinstance(entry, Release) or entry.round in self._sums:
                 continue
             path = folder / release_name(entry.round, entry.attempt)
-            if path.exists():
+            # One that a full disk cut short is not in the folder's index, and is no evidence.
+            if path.exists() and path.stat().st_size == 8 * self._terms.dimension:
                 steps = np.rint(np.fromfile(path, dtype="<f8") / self._grid.step).astype(np.int64)
                 self._sums[entry.round] = steps.astype(self._grid.dtype).tobytes()

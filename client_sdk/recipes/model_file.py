@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Final
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from privacy.errors import RecipeError
+from privacy.errors import ConfigurationError, RecipeError
 from privacy.terms import Terms
 
 __all__ = ["encode_model", "load_model", "save_model", "write_model"]
@@ -41,10 +42,22 @@ def save_model(
 
 
 def write_model(path: Path, data: bytes) -> None:
-    """Writes the bytes of a model file; replaces an older one at once."""
+    """Writes the bytes of a model file; replaces an older one at once.
+
+    Raises:
+        ConfigurationError: if it cannot be written; an older one is still there.
+    """
     partial = path.with_suffix(".partial")
-    partial.write_bytes(data)
-    partial.replace(path)
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise ConfigurationError(
+            f"{path}: cannot be written ({error.strerror}); make room or name another state "
+            "folder, and start again"
+        ) from error
 
 
 def load_model(path: Path) -> tuple[Terms, npt.NDArray[np.float32], int]:

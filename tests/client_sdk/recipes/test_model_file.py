@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save
 
 from client_sdk.recipes.model_file import FORMAT, load_model, save_model
-from privacy.errors import RecipeError
+from privacy.errors import ConfigurationError, RecipeError
 from tests.conftest import make_terms
 
 TERMS = make_terms()
@@ -55,3 +55,14 @@ def test_parameters_that_do_not_fit_their_terms_are_refused(tmp_path: Path) -> N
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="not a readable model"):
         load_model(tmp_path / "nothing")
+
+
+def test_a_full_disk_is_said_and_the_older_model_stays(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_model(path, TERMS, PARAMETERS, round_number=1)
+    path.with_suffix(".partial").symlink_to("/dev/full")
+    with pytest.raises(ConfigurationError, match=r"No space left on device\); make room"):
+        save_model(path, TERMS, PARAMETERS, round_number=2)
+    assert load_model(path)[2] == 1
+    save_model(path, TERMS, PARAMETERS, round_number=2)
+    assert load_model(path)[2] == 2
