@@ -6,6 +6,8 @@ saw of a round; no more comes to light when an auditor reads them than came to t
 
 from __future__ import annotations
 
+import errno
+import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -182,10 +184,24 @@ def _write_release(folder: Path, terms: Terms, release: Release) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
-        with (folder / INDEX).open("ab") as index:
-            index.write(line)
+        _add_line(folder / INDEX, line)
     except OSError as error:
+        with suppress(OSError):
+            (folder / name).unlink(missing_ok=True)
         log("ReleaseUnkept", file=str(folder / name), reason=error.strerror)
+
+
+def _add_line(index: Path, line: bytes) -> None:
+    """Adds a line, whole or not at all: a part of one would spoil the next as well.
+
+    Raises:
+        OSError: if there is no room for it.
+    """
+    with index.open("ab", buffering=0) as file:
+        before = file.tell()
+        if file.write(line) < len(line):
+            file.truncate(before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _opening(unmasking: Unmasking) -> dict[str, Any]:
