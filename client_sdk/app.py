@@ -74,10 +74,10 @@ def make_client_app(node_of: Callable[[Context], Node]) -> ClientApp:
         node = node_of(context)
         terms = accepted_terms(node, message)
         vector = contribution(terms, node, parameters(message, terms))
-        _expect_time(message, terms.deadlines.contribute_s)
         content = RecordDict()
         signature, key_set = b"", 0
         if node.identity is not None:
+            _expect_time(message, terms.deadlines.contribute_s)
             asked = attempt_of(message)
             signature, key_set = node.masking(terms).mask(asked, vector), asked.key_set
             content["signed"] = ConfigRecord({"signature": signature})

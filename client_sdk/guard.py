@@ -205,7 +205,9 @@ def _check(node: Node, message: Message) -> None:
     elif action in ("train.confirm", "train.unmask", *AHEAD_ACTIONS):
         node.masking(accepted_terms(node, message))
     else:  # (1)
-        raise RequestRefusal(f"this node does not do {action!r:.80}")
+        raise RequestRefusal(
+            f"this node does not do {action!r:.80}; update it, if its coordinator is newer"
+        )
 
 
 def _check_proposal(node: Node, message: Message) -> None:

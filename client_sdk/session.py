@@ -36,7 +36,7 @@ from protos.limits import LIMITS, METHOD, PROTOCOL, RETRY_KEY, SERVICE
 from protos.logs import log
 from protos.tls import TlsMaterial
 
-__all__ = ["MALFORMED", "Answer", "Answerer", "Session"]
+__all__ = ["MALFORMED", "Answer", "Answerer", "Session", "check_welcome"]
 
 KEPT_ANSWERS: Final = 2
 """Finished answers of each phase kept for repetition: only what is open is asked for again."""
@@ -223,9 +223,8 @@ class Session:
                 welcome = await asyncio.wait_for(stream.read(), LIMITS.hello_timeout_s)
             except TimeoutError as error:
                 raise LinkError("the coordinator sent no welcome in time") from error
-            if not isinstance(welcome, wire.CoordinatorFrame) or not welcome.HasField("welcome"):
-                raise LinkError("the coordinator closed the stream before a welcome")
-            log("LinkUp", target=self._target, member=printable(welcome.welcome.member))
+            member = check_welcome(welcome)
+            log("LinkUp", target=self._target, member=member)
             writer = asyncio.create_task(self._write(stream))
             try:
                 while (frame := await stream.read()) is not grpc.aio.EOF:
@@ -392,6 +391,23 @@ class Session:
     def _refuse(self, key: TaskKey, code: int, sentence: str) -> None:
         refusal = wire.Refusal(id=key.to_wire(), code=code, sentence=printable(sentence))
         self._outgoing.put_nowait([wire.MemberFrame(refusal=refusal)])
+
+
+def check_welcome(frame: object) -> str:
+    """The name by which the coordinator knows this member, from its first frame.
+
+    Raises:
+        LinkError: if the frame is no welcome, or of another protocol.
+    """
+    if not isinstance(frame, wire.CoordinatorFrame) or not frame.HasField("welcome"):
+        raise LinkError("the coordinator closed the stream before a welcome")
+    theirs = frame.welcome.protocol
+    if theirs != PROTOCOL:
+        remedy = "update this node" if theirs > PROTOCOL else "ask the operator to update it"
+        raise LinkError(
+            f"the coordinator speaks protocol {theirs} and this node {PROTOCOL}: {remedy}"
+        )
+    return printable(frame.welcome.member)
 
 
 def _retry_s(error: grpc.aio.AioRpcError) -> float:

@@ -13,7 +13,7 @@ __all__ = ["Arrivals"]
 JOINS: Final = 10
 WINDOW_S: Final = 60.0
 """More than `JOINS` within this, and a member flaps. A node that cannot stay connected tries every
-three seconds; one that is restarted by hand, or lost its network a few times, does not get there."""
+three seconds; one that is restarted by hand, or lost its network a few times, stays below."""
 FIRST_PAUSE_S: Final = 5.0
 LONGEST_PAUSE_S: Final = 300.0
 CALM_S: Final = 600.0

@@ -45,7 +45,8 @@ def line(event: Event) -> str:
         case Listening():
             return f"listening on {event.address}"
         case MemberJoined():
-            return f"+ {event.member} joined from {event.address}"
+            software = f" with {event.software}" if event.software else ""
+            return f"+ {event.member} joined from {event.address}{software}"
         case MemberLeft():
             return f"- {event.member} is gone"
         case MemberDeparted():

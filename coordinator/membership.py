@@ -49,8 +49,8 @@ def authenticate(
     return name, certificates[0]
 
 
-async def greet(member: str, context: Context) -> None:
-    """Reads the member's hello and answers with a welcome.
+async def greet(member: str, context: Context) -> str:
+    """Reads the member's hello and answers with a welcome; name and version of its software.
 
     Raises:
         Denied: if the first frame is no hello, is late, or speaks another protocol.
@@ -67,3 +67,4 @@ async def greet(member: str, context: Context) -> None:
         raise Denied("older_protocol" if older else "newer_protocol", because)
     welcome = wire.Welcome(protocol=PROTOCOL, member=member)
     await context.write(wire.CoordinatorFrame(welcome=welcome))
+    return printable(first.hello.software)

@@ -63,6 +63,8 @@ class MemberJoined:
 
     member: str
     address: str
+    software: str = ""
+    """Name and version, as its node says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,12 +47,11 @@ _TABLE: Final[dict[Reason, tuple[grpc.StatusCode, str]]] = {
     ),
     "older_protocol": (
         grpc.StatusCode.FAILED_PRECONDITION,
-        f"this coordinator speaks protocol {PROTOCOL}, which is newer than this node's: update it",
+        f"protocol {PROTOCOL} is spoken here, newer than the node's: update the node",
     ),
     "newer_protocol": (
         grpc.StatusCode.FAILED_PRECONDITION,
-        f"this coordinator speaks protocol {PROTOCOL}, which is older than this node's: ask the "
-        "operator to update it, or run the node's version from before",
+        f"protocol {PROTOCOL} is spoken here, older than the node's: ask the operator to update it",
     ),
 }
 

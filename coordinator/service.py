@@ -233,7 +233,7 @@ class ExchangeService:
         try:
             member, certificate = authenticate(context, self._roster, self._admittance)
             self._expect_calm(member)
-            await greet(member, context)
+            software = await greet(member, context)
         except Denied as reason:
             status, sentence = denial(reason)
             metadata = ((RETRY_KEY, str(round(reason.retry_s * 1000))),) if reason.retry_s else ()
@@ -243,7 +243,7 @@ class ExchangeService:
         if (previous := self._connections.get(member)) is not None:
             self._leave(previous)  # the newer stream wins: the older one is half open
         self._connections[member] = connection
-        self._monitor.emit(MemberJoined(member, context.peer()))
+        self._monitor.emit(MemberJoined(member, context.peer(), software))
         self._arrivals.set()
         for exchange in self._open.values():
             if member in exchange.tasks and member not in exchange.outcomes:

@@ -17,6 +17,7 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, RecordDict
 
 from client_sdk.app import answerer, make_client_app
+from client_sdk.contribution import contribution
 from client_sdk.dataset import DataSource, load
 from client_sdk.journal import SqliteJournal
 from client_sdk.node import Node
@@ -43,7 +44,7 @@ DIMENSION = dimension(make_contract(), PropensitySettings.model_validate(SETTING
 TERMS = make_terms(
     members=5, dimension=DIMENSION, settings=SETTINGS, declared=10, noise_multiplier=4.0,
     rounds=24, max_attempts=30,
-    deadlines={"keys_s": 10.0, "contribute_s": 10.0, "unmask_s": 10.0, "grace_s": 1.0,
+    deadlines={"keys_s": 50.0, "contribute_s": 50.0, "unmask_s": 50.0, "grace_s": 1.0,
                "keys_grace_s": 0.5},
 )  # fmt: skip
 NAMES = tuple(entry.name for entry in TERMS.roster)
@@ -94,10 +95,12 @@ class Study:
             self._grid.create_message(content, "train.contribute", self._ids[name], str(number))
             for name in asked
         ]
-        self._grid.expect(task_key(messages[0]), Expectation(least=round_.least, round=round_))
-        for name, reply in zip(
-            asked, self._grid.send_and_receive(messages, timeout=10), strict=True
-        ):
+        expectation = Expectation(
+            least=round_.least, round=round_, patience_s=TERMS.deadlines.grace_s, needed=True
+        )
+        self._grid.expect(task_key(messages[0]), expectation)
+        replies = self._grid.send_and_receive(messages, timeout=TERMS.deadlines.contribute_s)
+        for name, reply in zip(asked, replies, strict=True):
             if reply.has_error():
                 self.aggregation.lost(name)
         round_.close()
@@ -330,6 +333,38 @@ def reserved(node: Node) -> int:
     """Attempts in a member's journal."""
     assert isinstance(node.journal, SqliteJournal)
     return node.journal.account.study(TERMS.hash).spend.reserved
+
+
+def test_a_contribution_that_is_ready_too_late_is_not_recorded_as_made(
+    tmp_path: Path, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock(threading.local):
+        """One for each node's worker."""
+
+        ahead_s = 0.0
+
+        def time(self) -> float:
+            return time.time() + self.ahead_s
+
+    clock = Clock()
+    whole = contribution
+
+    def late(terms: Any, node: Node, parameters: np.ndarray) -> Any:
+        clock.ahead_s += TERMS.deadlines.contribute_s + 1 if node.entry.name == BAD else 0
+        return whole(terms, node, parameters)
+
+    monkeypatch.setattr("client_sdk.app.time", clock)
+    monkeypatch.setattr("client_sdk.app.contribution", late)
+    releases: list[Release] = []
+    here = play(tmp_path, certificates, lambda here: releases.append(here.round(1)))
+    assert releases[0].contributors == NAMES[:4]
+    assert [used(here.nodes[name]) for name in NAMES] == [1, 1, 1, 1, 0]
+
+
+def used(node: Node) -> int:
+    """Attempts for which a member made a contribution."""
+    assert isinstance(node.journal, SqliteJournal)
+    return node.journal.account.study(TERMS.hash).spend.used
 
 
 def test_below_the_floor_nothing_is_asked_of_the_members(

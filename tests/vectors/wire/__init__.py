@@ -1,0 +1,1 @@
+"""Recorded bytes of every frame and message on the wire."""
