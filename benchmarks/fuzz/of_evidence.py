@@ -29,6 +29,7 @@ from privacy.ledger.checkpoint import (
 )
 from privacy.ledger.entry import canonical, decode_entry, parse_canonical
 from privacy.ledger.findings import Findings
+from privacy.ledger.kept import SUFFIX, kept_files
 from privacy.ledger.merkle import MemoryTree, root, verify_consistency, verify_inclusion
 from privacy.ledger.note import Note, NoteSignature, decode_base64, open_note, sign_text
 from privacy.ledger.passport import CONTEXT, Passport, open_passport
@@ -169,6 +170,16 @@ def _bundles(here: Scene) -> Iterator[Parser]:
         opened = Bundle(folder, b"", "", {}, {"opening.json": len(data)})
         _opening(opened, "opening.json")
 
+    def kept(data: bytes) -> None:
+        sizes = [sum(map(len, parts)) for _, parts in kept_files(here.file("round.kept", data))]
+        if not sizes:
+            raise EvidenceError("unfinished, which is no error to its reader")
+
+    files = sorted((here.alliance.folder / "coordinator" / "rounds").glob(f"*/*{SUFFIX}"))
+    yield Parser(
+        "files of kept rounds", ("privacy.ledger.kept:kept_files",),
+        tuple(path.read_bytes() for path in files), kept, longest=1 << 20,
+    )  # fmt: skip
     openings = [path for path in bundle.under("coordinator/rounds/") if path.endswith(".json")]
     yield Parser(
         "manifests", ("privacy.ledger.bundle:open_bundle",),

@@ -45,6 +45,7 @@ from privacy.ledger.entry import (
     canonical,
     decode_entry,
 )
+from privacy.ledger.kept import HEAD, SUFFIX, kept_tail
 from privacy.ledger.passport import make_passport
 from privacy.ledger.store import LedgerStore
 from privacy.ledger.witness import Witness
@@ -412,10 +413,10 @@ class SmallAlliance:
 
     def _keep(self, tried: _Attempted, total: npt.NDArray[np.float64], ring: bytes) -> None:
         label, made = self.terms.label, tried.attempt
-        folder = f"rounds/{label}/round-{made.round}-{made.attempt}"
-        for name, data in tried.vectors.items():
-            self._write(f"{folder}/{name}.bin", data)
-        self._write(f"{folder}/opening.json", canonical(_opening(tried.unmasking)))
+        sizes = [(name, len(data)) for name, data in tried.vectors.items()]
+        tail = kept_tail(canonical(_opening(tried.unmasking)), sizes)
+        kept = f"rounds/{label}/round-{made.round}-{made.attempt}{SUFFIX}"
+        self._write(kept, b"".join([HEAD, *tried.vectors.values(), tail]))
         data = total.astype("<f8").tobytes()
         name = release_name(made.round, made.attempt)
         self._write(f"releases/{label}/{name}", data)
