@@ -184,7 +184,7 @@ def open_node(path: Path, *, spending: bool = False) -> tuple[NodeConfig, Node]:
         if journal.account.left is not None:
             raise ConfigurationError(
                 f"{path}: {config.member} has left the alliance, so its node does not run; to come "
-                "back, make a new node folder with alliance-node init"
+                "back, make a new node folder with alliance-node init, under another name"
             )
         try:
             journal.adopt(config.policy.budget.rule())

@@ -118,8 +118,8 @@ class Admittance:
             )
         if member.departure is not None:  # (2)
             return Refusal(
-                f"{name} left the alliance; to come back it is admitted anew, from a new node "
-                "folder",
+                f"{name} left the alliance; to come back it joins from a new node folder, under "
+                "another name",
                 lasting=True,
             )
         if member.reason is not None:

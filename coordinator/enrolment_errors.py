@@ -110,7 +110,7 @@ _TABLE: Final[dict[Decline, tuple[grpc.StatusCode, str]]] = {
         _S.PERMISSION_DENIED,
         (
             "this member left the alliance; to come back it makes a new node folder with "
-            "alliance-node init and asks the operator for an invitation"
+            "alliance-node init, under another name, and asks the operator for an invitation"
         ),
     ),
     "not_its_ledger": (

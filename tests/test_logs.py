@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from benchmarks.local_alliance import LocalAlliance
+from privacy.ledger.kept import HEAD, SUFFIX
 from protos.log_events import EVENTS
 from tests.spied_node import SPIED_ROUND
 from tests.test_alliance import ROOT, local_alliance, terms
@@ -85,8 +86,8 @@ def planted(folder: Path, data: Path) -> dict[str, set[str]]:
         updates |= canaries_of_numbers(update)
         for part in windows(update[update != 0].tobytes()):
             updates |= forms(part)
-    for path in folder.rglob("round-*/*.bin"):  # masked, and still nobody's to read
-        for part in windows(path.read_bytes(), most=4):
+    for path in folder.rglob(f"*{SUFFIX}"):  # masked, and still nobody's to read
+        for part in windows(path.read_bytes()[len(HEAD) :], most=4):
             updates |= forms(part)
     return {"keys": keys, "rows": rows, "consumers": consumers, "updates": updates}
 
@@ -126,10 +127,10 @@ class Spied(LocalAlliance):
 
 
 def test_logs_hold_no_data_no_update_no_key_and_no_consumer(tmp_path: Path) -> None:
-    study = terms(rounds=8, spare=20)
+    study = terms(rounds=8, spare=20, members=4)
     for index, entry in enumerate(study.roster):
         write_data(tmp_path / f"{entry.name}.csv", index)
-    bad = tmp_path / "member-4.csv"  # a member whose data does not fit ends with the reason
+    bad = tmp_path / "member-3.csv"  # a member whose data does not fit ends with the reason
     bad.write_text(bad.read_text().replace(",A\n", ",Q\n", 1))
     usual = local_alliance(tmp_path, study)
     alliance = Spied(usual.folder, study, usual.members, deadlines={"assemble_s": 60.0})
