@@ -103,6 +103,7 @@ app.add_typer(study, name="study")
 
 def main() -> None:
     """Entry point: errors of ours end in one sentence and exit code 1."""
+    configure(sys.stderr)
     try:
         app()
     except AllianceError as error:

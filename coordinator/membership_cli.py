@@ -6,6 +6,8 @@ import asyncio
 import datetime as dt
 import json as jsonlib
 import signal
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from privacy.errors import BadSignature, ConfigurationError, MalformedBody
+from protos.logs import LogFormat, LogLevel, configure, line_of
 
 if TYPE_CHECKING:
     from coordinator.authority import EnrolmentConfig
@@ -239,17 +242,20 @@ def members(
 def enrolment(
     config: Annotated[Path, typer.Argument(help="coordinator.toml")] = Path("coordinator.toml"),
     json: JsonOption = False,
+    log_format: Annotated[LogFormat, typer.Option(help="json: of both streams")] = "text",
+    log_level: Annotated[LogLevel, typer.Option(help="the least that is logged")] = "info",
 ) -> None:
     """Serves the enrolment port by itself, until stopped; `run` serves it too."""
     from coordinator.enrolment import start_enrolment
 
+    configure(sys.stderr, style=log_format, level=log_level)
     settings = _enrolment(config)
 
     async def serve() -> None:
         server, address = await start_enrolment(settings)
         typer.echo(
-            jsonlib.dumps({"event": "EnrolmentListening", "address": address})
-            if json
+            line_of("EnrolmentListening", {"address": address}, at_s=time.time())
+            if json or log_format == "json"
             else f"enrolment listening on {address}"
         )
         stop = asyncio.Event()

@@ -74,7 +74,7 @@ def test_a_member_is_admitted_by_files_and_compared_fingerprints(desk: Desk) -> 
     assert rows == [
         {
             "member": "newcomer", "identity": made["identity"], "declared_consumers": 60,
-            "vouches": 0, "revoked": None,
+            "vouches": 0, "revoked": None, "left": False,
         }
     ]  # fmt: skip
 
