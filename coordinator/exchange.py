@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from coordinator.patience import Patience, Uploads, Waiting
 from coordinator.round import Contribution, Round
@@ -13,6 +14,10 @@ from protos.codec import TaskKey, chunks, fits
 from protos.frames import chunk_frame, task_frame
 
 __all__ = ["Absent", "Answered", "Check", "Exchange", "Outcome", "Outgoing", "Refused"]
+
+
+AT_ONCE_BYTES: Final = 32 << 20
+"""Array bytes that may wait to be sent at once: gRPC copies a frame before it sends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +123,12 @@ class Exchange:
         return {name for name in self.waiting.missed(now_s, self.queued) if not waits(name)}
 
     def is_long(self, member: str) -> bool:
-        """Whether the member is sent more than one frame."""
-        return not self.over and not fits(self.tasks[member].content, self.tasks[member].buffers)
+        """Whether the member is sent more than one frame, or all together are sent a great deal."""
+        if self.over:
+            return False
+        task = self.tasks[member]
+        everybody_bytes = len(self.tasks) * sum(map(len, task.buffers))
+        return everybody_bytes > AT_ONCE_BYTES or not fits(task.content, task.buffers)
 
     def frames(self, member: str, now_s: float) -> Iterator[bytes]:
         """What the member is sent: the task and its array bytes; nothing once it is over."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from coordinator.exchange import Exchange, Outgoing
 from coordinator.pace import Pace
 from protos.alliance.v1 import exchange_pb2 as wire
@@ -44,6 +46,21 @@ class Streams:
 
         await pace.send(exchange, member, write)
         self.through.append(member)
+
+
+def test_short_tasks_wait_their_turn_where_there_is_a_great_deal_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main(most: int) -> None:
+        streams, exchange = Streams(), opened(SHORT)
+        pace = Pace(2, patience_s=60)
+        await asyncio.gather(*(streams.send(pace, exchange, name) for name in NAMES))
+        assert streams.most == most
+
+    monkeypatch.setattr("coordinator.exchange.AT_ONCE_BYTES", 8 * len(NAMES))
+    asyncio.run(main(len(NAMES)))
+    monkeypatch.setattr("coordinator.exchange.AT_ONCE_BYTES", 8 * len(NAMES) - 1)
+    asyncio.run(main(2))
 
 
 def test_a_few_are_sent_a_long_task_at_once_and_the_rest_in_turn() -> None:
