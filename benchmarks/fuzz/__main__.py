@@ -53,12 +53,12 @@ def fuzz(report: Report) -> None:
 
 
 def _outcomes(inputs: int) -> Iterator[Outcome]:
-    """Every parser in a process of its own, one a processor."""
+    """Every parser, one a processor at a time."""
     seed = os.environ.get("ALLIANCE_FUZZ_SEED", "1")
     most_s = float(os.environ.get("ALLIANCE_FUZZ_SECONDS", "inf"))
     count = len(every_parser())
     fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=fresh, max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=fresh) as pool:
         arguments = ([value] * count for value in (inputs, seed, most_s))
         yield from pool.map(outcome_of, range(count), *arguments)
 

@@ -7,6 +7,7 @@ neither is told.
 from __future__ import annotations
 
 import ast
+import functools
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,7 @@ NOT_FUZZED: Final = {
 """Functions named like parsers that are not fuzzed here, and why."""
 
 
+@functools.cache
 def every_parser() -> list[Parser]:
     """All of them, with valid inputs made in this process."""
     here = scene()
