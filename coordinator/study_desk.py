@@ -152,7 +152,7 @@ class StudyDesk:
 
 
 def _listed(path: Path) -> list[RosterEntry]:
-    """The entries of a roster's file; members that were revoked are left out."""
+    """The entries of a roster's file, without members that were revoked or left."""
     try:
         rows: list[dict[str, Any]] = json.loads(path.read_bytes())
         entries = [
@@ -162,7 +162,7 @@ def _listed(path: Path) -> list[RosterEntry]:
                 "declared_consumers": row.get("declared_consumers"),
             }
             for row in rows
-            if row.get("revoked") is None
+            if row.get("revoked") is None and not row.get("left")
         ]
         return TypeAdapter(list[RosterEntry]).validate_python(entries)
     except OSError as error:

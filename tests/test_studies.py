@@ -224,6 +224,12 @@ def test_a_study_is_approved_by_rule_and_by_a_person_runs_pauses_restarts_and_st
     }
     assert asked == signers == set(MEMBERS) - {"orchard"}
 
+    alliance.restart_coordinator(signal.SIGKILL)  # and who had not signed by then is asked again
+    alliance.do("orchard", "approve", second["label"])
+    alliance.wait(
+        "RoundClosed", lambda event: "orchard" in event["contributors"], len(alliance.seen)
+    )
+
 
 def changed(alliance: Studies) -> None:
     """Another purpose: nothing else is different, and yet it is to be signed again."""
