@@ -315,6 +315,8 @@ async def start_enrolment(
             ("grpc.max_send_message_length", MESSAGE_BYTES),
             ("grpc.max_concurrent_streams", 4),
             ("grpc.max_connection_age_ms", 60_000),
+            ("grpc.max_connection_age_grace_ms", 5_000),  # or a body that never ends keeps it
+            ("grpc.experimental.tcp_max_read_chunk_size", MESSAGE_BYTES),  # by default 4 MiB
             ("grpc.max_connection_idle_ms", 10_000),
             ("grpc.so_reuseport", 0),
             ("grpc.server_handshake_timeout_ms", round(LIMITS.hello_timeout_s * 1000)),
