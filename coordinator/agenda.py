@@ -125,6 +125,7 @@ class Agenda:
         self._ran: set[TermsHash] = set()
         self._running: tuple[TermsHash, Running] | None = None
         self._draining = threading.Event()
+        self._looking = threading.Lock()
         self._askers = ThreadPoolExecutor(4, thread_name_prefix="proposals")
         self.look()
 
@@ -142,15 +143,16 @@ class Agenda:
 
     def look(self) -> None:
         """Reads what is wanted, and acts on it as far as that needs no member."""
-        self._records = self._studies.studies()
-        for record in self._records:
-            self._names.add(record.terms)
-            running = self._running
-            here = running is not None and running[0] == record.terms.hash
-            if running is not None and here and record.wanted is not Wanted.RUNNING:
-                running[1].drain(f"the operator asked for it to be {record.wanted.value}")
-            elif record.wanted is Wanted.STOPPED and not here and not record.over:
-                self._stop(record)
+        with self._looking:
+            self._records = self._studies.studies()
+            for record in self._records:
+                self._names.add(record.terms)
+                running = self._running
+                here = running is not None and running[0] == record.terms.hash
+                if running is not None and here and record.wanted is not Wanted.RUNNING:
+                    running[1].drain(f"the operator asked for it to be {record.wanted.value}")
+                elif record.wanted is Wanted.STOPPED and not here and not record.over:
+                    self._stop(record)
 
     def run(self, *, until_finished: bool) -> None:
         """Offers and runs studies until `drain`.
@@ -176,7 +178,7 @@ class Agenda:
         finally:
             self._draining.set()
             offering.join()
-            self._askers.shutdown(cancel_futures=True)
+            self._askers.shutdown(wait=False, cancel_futures=True)
         if until_finished:
             self._tell_finished()
 
@@ -272,9 +274,11 @@ class Agenda:
         self._ran.add(terms.hash)
         running = self._begin(self._proposal(terms))
         self._running = (terms.hash, running)
+        self.look()  # it may have been paused or stopped meanwhile
+        if self._draining.is_set():
+            running.drain("the coordinator was ended")
         try:
-            if not self._draining.is_set():
-                running.run(self._grid(terms))
+            running.run(self._grid(terms))
         except RoundFailed as error:
             if raises:
                 raise
