@@ -14,6 +14,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
+from protos.logs import log
+
 __all__ = ["Hours", "Window", "within"]
 
 LOOK_S: Final = 1.0
@@ -116,8 +118,11 @@ async def within(
         await run()
         return
     while True:
+        if not hours.open_at(now()):
+            log("HoursOver")
         while not hours.open_at(now()):
             await asyncio.sleep(look_s)
+        log("HoursBegun")
         running = asyncio.ensure_future(run())
         try:
             while hours.open_at(now()) and not running.done():

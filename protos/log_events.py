@@ -103,6 +103,8 @@ EVENTS: Final[Mapping[str, LoggedEvent]] = MappingProxyType(
         "LedgerUnread": _error("the ledger cannot be read"),
         # A member's process.
         "CertificateRenewed": _info("renewed the certificate; it is valid until {until}"),
+        "HoursBegun": _info("within its hours, this node answers"),
+        "HoursOver": _info("outside its hours, this node is absent"),
         "ModelKept": _info("kept the model of study {study}"),
         "NodeLeft": _info("this member left the alliance; its node ends"),
         "NodeStopped": _info("stopped"),
