@@ -29,6 +29,8 @@ COORDINATOR: Final = "coordinator"
 DEADLINES: Final = {"assemble_s": 300.0}
 DELAY_S: Final = 0.01
 """Each way, as between institutions of one country."""
+LISTEN_S: Final = 600.0
+"""For the first start, on however busy a machine."""
 PAUSE_S: Final = 0.5
 """Before a process that ended by itself is started again, as systemd would."""
 
@@ -161,7 +163,7 @@ class CrashAlliance(LocalAlliance):
 
         self._readers.append(threading.Thread(target=read, daemon=True))
         self._readers[-1].start()
-        if not self._listens.wait(120):
+        if not self._listens.wait(LISTEN_S):
             raise TimeoutError(f"the coordinator does not listen: {self.log(COORDINATOR)}")
 
     def _take(self, event: dict[str, Any]) -> None:
