@@ -114,7 +114,7 @@ class CrashAlliance(LocalAlliance):
         """Starts what ended by itself; the coordinator's end after its study is no such thing."""
         for name in (COORDINATOR, *self.nodes):
             code = self.process(name).poll()
-            if code is None or (name == COORDINATOR and self.finished):
+            if code is None or (name == COORDINATOR and (self.finished or code == 0)):
                 continue
             self.ended.append(f"{name} ended with {code}: {self.log(name, lines=1)[-300:]}")
             time.sleep(PAUSE_S)
