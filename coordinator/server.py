@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import resource
+from contextlib import suppress
+from typing import Final
+
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -17,6 +21,9 @@ from protos.tls import TlsMaterial
 __all__ = ["serve_health", "start_server"]
 
 
+MOST_FILES: Final = 65_536
+
+
 async def start_server(
     service: ExchangeService, listen: str, tls: TlsMaterial | ServerCertificate
 ) -> tuple[grpc.aio.Server, str]:
@@ -25,6 +32,7 @@ async def start_server(
     Raises:
         ConfigurationError: if the port cannot be opened.
     """
+    _allow_many_streams()
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", LIMITS.frame_bytes),
@@ -80,3 +88,11 @@ async def serve_health(address: str | None) -> grpc.aio.Server | None:
     await server.start()
     await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
     return server
+
+
+def _allow_many_streams() -> None:
+    """Takes as many files as this process may: each stream is one, and the usual limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
