@@ -140,16 +140,18 @@ class SecureAggregation:
         Raises:
             RoundFailed: if too few members are present, or no key exchange succeeds.
         """
-        willing = self._askable(willing)
-        self._take_ahead(willing)
+        asking = self._askable(willing)
+        self._take_ahead(asking)
         run = self._run
-        if run is None or not self._usable(run, self._present(willing)):
+        if run is None or not self._usable(run, self._present(asking)):
             run = self._exchange_now(willing)
+            asking = self._askable(willing)
         attempted = Attempt(self._key_set, round_number, attempt, model)
         self._key_set += 1
         self._attempts_left -= 1
-        asked = tuple(name for name in run.cohort.names if name in run.able - self._lost)
-        self._start_ahead(run, willing, self._terms.privacy.rounds - round_number)
+        able = run.able & asking - self._lost  # whoever rests is not asked in mid-run either
+        asked = tuple(name for name in run.cohort.names if name in able)
+        self._start_ahead(run, asking, self._terms.privacy.rounds - round_number)
         return Unmasking(run.cohort, attempted), asked
 
     @property

@@ -280,17 +280,16 @@ class PrivateSumStrategy(Strategy):
                 f"round {round_number}: all {self._terms.privacy.max_attempts} attempts of the "
                 "terms are used; propose a new study"
             )
-        privacy = self._terms.privacy
-        present = {self._names[node] for node in grid.get_node_ids() if node in self._names}
-        willing = self._standing.askable(
-            self._proposal.accepted, present=present, least=privacy.least_survivors
-        )
+        accepted = set(self._proposal.accepted)
         if self._aggregation is None:
+            present = {self._names[node] for node in grid.get_node_ids() if node in self._names}
+            least = self._terms.privacy.least_survivors
+            willing = self._standing.askable(accepted, present=present, least=least)
             unmasking, self._asked = None, choose(self._terms, willing=willing, present=present)
             cohort = self._asked
         else:
             model = self._model_hash()
-            unmasking, self._asked = self._aggregation.open(round_number, attempt, model, willing)
+            unmasking, self._asked = self._aggregation.open(round_number, attempt, model, accepted)
             cohort = unmasking.cohort.names
         self.attempts += 1
         self._opened_s = time.perf_counter()
