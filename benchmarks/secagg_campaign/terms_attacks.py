@@ -36,7 +36,10 @@ def _good() -> str:
 def _accepted(terms: Terms) -> None:
     """What a member does with proposed terms before it signs."""
     own = terms.entry("member-1")
-    Policy().check_terms(terms, own_entry=own, contract=contract())
+    policy = Policy()
+    policy.check_terms(terms, own_entry=own)
+    policy.check_contract(terms, contract())
+    policy.check_rules(terms)
     Grid.of(terms)
 
 
