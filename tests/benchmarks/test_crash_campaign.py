@@ -20,7 +20,7 @@ from benchmarks.crash_campaign.links import Links
 from benchmarks.crash_campaign.steps import BETWEEN, Left, Steps, read_left
 
 needs_postgres = pytest.mark.skipif(not local_postgres.available(), reason=local_postgres.MISSING)
-ROUNDS = 60
+ROUNDS = 40
 
 
 @pytest.mark.timeout(600)
