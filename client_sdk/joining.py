@@ -51,13 +51,14 @@ declared_consumers = {declared_consumers}   # rounded to one digit; signed in th
 coordinator = {coordinator}      # studies: the address this node keeps a stream to
 enrolment = {enrolment}          # certificates: renewed there by themselves, every day
 {proxy}
-contract = {contract}            # the table every member brings, as the operator published it
+contract = {contract}            # the table every member brings: a study's TOML, or JSON
 state = "state"                  # ledger, its key, published models; yours alone
 
 [data]
 {data}
 
-[policy]                         # what this node agrees to, whatever a coordinator proposes
+[policy]                         # what this node approves by itself, whatever is proposed
+# otherwise = "refuse"           # all else; by default it waits for alliance-node study approve
 # most_epsilon = 1.0             # epsilon(1) of one study
 # most_epsilon_local = 3.0       # if secure aggregation failed
 # least_cohort = 4               # members in every sum

@@ -60,7 +60,7 @@ def write_csv(path: Path, seed: int = 0) -> None:
 def local_alliance(
     folder: Path,
     study: Terms,
-    policies: dict[str, dict[str, float]] | None = None,
+    policies: dict[str, dict[str, Any]] | None = None,
     *,
     database: str | None = None,
 ) -> LocalAlliance:
@@ -194,7 +194,7 @@ def test_too_few_members_release_nothing(tmp_path: Path) -> None:
 
 def test_a_member_refuses_terms_beyond_its_policy_and_says_why(tmp_path: Path) -> None:
     study = terms(rounds=3)
-    policies = {"member-4": {"most_epsilon": 0.01}}
+    policies = {"member-4": {"most_epsilon": 0.01, "otherwise": "refuse"}}
     with local_alliance(tmp_path, study, policies) as alliance:
         events = list(alliance.events())
     (refused,) = of_kind(events, "MemberRefused")
