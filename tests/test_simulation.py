@@ -19,6 +19,7 @@ def test_twenty_members_learn_under_flowers_simulation_engine(tmp_path: Path) ->
         | {
             "PYTHONPATH": str(ROOT),
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+            "RAY_worker_niceness": "0",  # by default a busy machine starves its members
             "FLWR_HOME": str(tmp_path / "flwr"),
         },
         capture_output=True,
