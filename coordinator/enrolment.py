@@ -61,6 +61,8 @@ __all__ = [
 ]
 
 MESSAGE_BYTES: Final = 64 << 10
+MOST_CALLS: Final = 512
+"""At once; strangers whose requests never end hold theirs for a minute, and newcomers find room."""
 NONCE_S: Final = 60.0
 NONCE_BYTES: Final = 8 + 16 + 32
 REFUSALS: Final = 20
@@ -321,7 +323,7 @@ async def start_enrolment(
             ("grpc.so_reuseport", 0),
             ("grpc.server_handshake_timeout_ms", round(LIMITS.hello_timeout_s * 1000)),
         ],
-        maximum_concurrent_rpcs=64,
+        maximum_concurrent_rpcs=MOST_CALLS,
     )
     membership_pb2_grpc.add_EnrolmentServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     try:

@@ -11,7 +11,7 @@ from typing import Any
 
 from protos import frames
 
-TAP = Path(sys.argv[1])
+TAP = Path(sys.argv[1] if __name__ == "__main__" else "/dev/null")
 serialized = frames.serialized
 
 
