@@ -86,7 +86,7 @@ def test_changed_bytes_end_the_stream_and_everybody_counts_once(
     certificates: Certificates, name: str
 ) -> None:
     async def main() -> None:
-        async with alliance(certificates, grace_s=10) as here:
+        async with alliance(certificates, grace_s=50) as here:
             relay = Relay(here.address, CHANGES[name])
             with listening(relay) as address:
                 tls: TlsMaterial = certificates.member(NAMES[0])
@@ -97,7 +97,7 @@ def test_changed_bytes_end_the_stream_and_everybody_counts_once(
                 async with members(here, certificates, NAMES[1:]):
                     await here.service.assemble(NAMES, least=len(NAMES), timeout_s=10)
                     round_ = new_round()
-                    outcomes = await here.ask(round_, timeout_s=30, least=5)
+                    outcomes = await here.ask(round_, timeout_s=50, least=5)
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
                 assert all(isinstance(one, Answered) for one in outcomes.values())
