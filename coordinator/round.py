@@ -254,7 +254,7 @@ class Round:
         """Takes what a member revealed along with its contribution, which stays whatever that is.
 
         Raises:
-            MemberFault: if it is not what its dealers signed, or more members might drop.
+            MemberFault: if it is not what its dealers signed, or members may drop.
         """
         revealed = self._revealed.pop(member, None)
         if revealed is not None and self.unmasking is not None:
