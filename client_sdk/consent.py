@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from client_sdk.journal import Journal
 from client_sdk.policy import Policy
 from client_sdk.proposals import Proposals, Verdict
-from client_sdk.recipes.propensity.settings import check_dimension, parse
+from client_sdk.recipes.catalogue import recipe_of
 from privacy.acceptance import sign_acceptance
 from privacy.accounting import Accountant, Projection
 from privacy.errors import PolicyRefusal
@@ -107,7 +107,7 @@ class Consents:
             raise
         Grid.of(terms)
         Graph.of(terms.privacy)
-        check_dimension(terms, parse(terms))
+        recipe_of(terms).check(terms)
 
     def accept(self, terms: Terms) -> tuple[IdentityKey | None, bytes]:
         """Signs exactly these terms and earmarks what they may cost; again is the same.

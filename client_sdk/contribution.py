@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client_sdk.node import Node
-from client_sdk.recipes.propensity.contribute import contribute
+from client_sdk.recipes.catalogue import contribute_of
 from privacy.fixedpoint import Grid, encode, to_ring
 from privacy.keystream import KeyStream
 from privacy.sampling import batch_shape, sample_slots
@@ -48,6 +48,7 @@ def contribution(
     grid = Grid.of(terms)
     shape = batch_shape(terms, name)
     slots = sample_slots(node.enrolment(terms), shape, terms.privacy.sampling_probability, stream)
+    contribute = contribute_of(terms.recipe)
     try:
         block_sums = contribute(parameters, node.dataset.gather(slots), terms=terms)
     except Exception as error:  # whether a member answers must not depend on its data (rule R4)

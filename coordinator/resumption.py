@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from client_sdk.recipes.propensity import fold as recipe
+from client_sdk.recipes.catalogue import State, recipe_of
 from coordinator.evidence import Evidence
 from coordinator.store import Starts, StudyStore
 from privacy.errors import AllianceError, ConfigurationError
@@ -46,7 +46,7 @@ class Resumed:
         attempts: spent so far; every crash may have cost one more than the log knows.
     """
 
-    state: recipe.State
+    state: State
     round: int
     attempts: int
     starts: Starts
@@ -63,6 +63,7 @@ class Resumption:
 
     def __init__(self, terms: Terms, evidence: Evidence, studies: StudyStore) -> None:
         self._terms = terms
+        self._recipe = recipe_of(terms)
         self._evidence = evidence
         self.studies = studies
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="public-state")
@@ -85,7 +86,7 @@ class Resumption:
             ring = np.frombuffer(data, dtype=Grid.of(self._terms).dtype)
             total = decode(ring, Grid.of(self._terms))
             mean = mean_of(self._terms, total, told.contributors[number])
-            state, after = recipe.fold(state, mean, self._terms), number
+            state, after = self._recipe.fold(state, mean, self._terms), number
         if after != told.round or (
             after and model_hash(state.parameters).hex() != told.models[after]
         ):
@@ -95,15 +96,15 @@ class Resumption:
             )
         return Resumed(state, after, told.attempts + starts.crashes, starts)
 
-    def _newest(self, models: dict[int, str]) -> tuple[int, recipe.State]:
+    def _newest(self, models: dict[int, str]) -> tuple[int, State]:
         """The newest state in the database that the log confirms; before any, the first one."""
         for number in self.studies.rounds_kept(self._terms.hash):
             arrays = self.studies.state(self._terms.hash, number, models.get(number, ""))
             if arrays is not None:
-                return number, recipe.State.from_arrays(arrays, self._terms)
-        return 0, recipe.initial_state(self._terms)
+                return number, self._recipe.state_from_arrays(arrays, self._terms)
+        return 0, self._recipe.initial_state(self._terms)
 
-    def keep(self, state: recipe.State, round_number: int) -> None:
+    def keep(self, state: State, round_number: int) -> None:
         """Keeps a state that the log has, every few seconds and beside the rounds."""
         busy = self._writing is not None and not self._writing.done()
         if busy or time.monotonic() - self._kept_s < STATE_EVERY_S:
@@ -115,7 +116,7 @@ class Resumption:
         """Finishes what is being written."""
         self._thread.shutdown()
 
-    def _keep(self, state: recipe.State, round_number: int) -> None:
+    def _keep(self, state: State, round_number: int) -> None:
         try:
             self.studies.keep_state(
                 self._terms.hash, round_number, model_hash(state.parameters), state.arrays()

@@ -19,7 +19,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from client_sdk.recipes.propensity import fold as recipe
+from client_sdk.recipes.catalogue import recipe_of
 from coordinator.aggregation import SecureAggregation
 from coordinator.cohort import choose
 from coordinator.config import Deadlines
@@ -95,6 +95,7 @@ class PrivateSumStrategy(Strategy):
         proposal: Proposal | None = None,
     ) -> None:
         self._terms = terms
+        self._recipe = recipe_of(terms)
         self._proposal = proposal or Proposal(terms, monitor)
         self._monitor = monitor
         self._publish = publish
@@ -105,7 +106,7 @@ class PrivateSumStrategy(Strategy):
         self._resumption = resumption
         self._accountant = Accountant(terms)
         self._spent = _spent_table(self._accountant)
-        self._state = recipe.initial_state(terms)
+        self._state = self._recipe.initial_state(terms)
         self._model: bytes | None = None
         self._names: dict[int, str] = {}
         self._standing = Standing(
@@ -167,7 +168,9 @@ class PrivateSumStrategy(Strategy):
             result = self._learn(grid)
             if self._draining.is_set():
                 return result
-            where = self._publish(recipe.published(self._state), self._terms.privacy.rounds, True)
+            where = self._publish(
+                self._recipe.published(self._state), self._terms.privacy.rounds, True
+            )
             if self._aggregation is not None:
                 self._aggregation.settle(set(self._proposal.accepted))
             self._certify()
@@ -255,7 +258,7 @@ class PrivateSumStrategy(Strategy):
         )
 
     def _publication(self, grid: Grid) -> list[Message]:
-        arrays = ArrayRecord({"parameters": array_to_flower(recipe.published(self._state))})
+        arrays = ArrayRecord({"parameters": array_to_flower(self._recipe.published(self._state))})
         task = self._task(self._terms.privacy.rounds, 1)
         terms = ConfigRecord({"terms_hash": self._terms.hash})
         content = RecordDict({"task": task, "terms": terms, "model": arrays})
@@ -361,7 +364,7 @@ class PrivateSumStrategy(Strategy):
             self._monitor.emit(AttemptFailed(server_round, open_round.attempt, str(error)))
             return None, None
         mean = mean_of(self._terms, release.total, release.contributors)
-        self._state = recipe.fold(self._state, mean, self._terms)
+        self._state = self._recipe.fold(self._state, mean, self._terms)
         self._model = None
         if self._ledgers is not None:
             self._ledgers.evidence.released(self._terms, open_round, release, self._model_hash())
@@ -400,7 +403,7 @@ class PrivateSumStrategy(Strategy):
         now_s = time.perf_counter()
         if now_s - self._published_s >= PUBLISH_EVERY_S:
             self._published_s = now_s
-            self._publish(recipe.published(self._state), round_number, False)
+            self._publish(self._recipe.published(self._state), round_number, False)
 
     def _add_simulated(self, open_round: Round, name: str, reply: Message) -> None:
         """Adds a contribution that came inside its reply; a receipt needs nothing more."""

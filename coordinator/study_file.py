@@ -13,12 +13,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from client_sdk.recipes.propensity.settings import (
-    PropensitySettings,
-    check_dimension,
-    dimension,
-    parse,
-)
+from client_sdk.recipes.catalogue import Plan, Recipe, recipe_named, recipe_of, recipes
 from privacy.accounting import calibrate
 from privacy.contract_table import ContractTable
 from privacy.errors import ConfigurationError, RecipeError, TermsError
@@ -38,9 +33,6 @@ from protos.config import explained, read_config_or_explain
 
 __all__ = ["PrivacyTable", "StudyFile", "WhoTable", "read_study", "read_terms"]
 
-RECIPES: Final = ("propensity",)
-"""What this coordinator can fold."""
-
 LARGEST_DEFAULT_COHORT: Final = 64
 """Beyond it secure aggregation works on a sparse graph; an operator asks for that by number."""
 
@@ -54,8 +46,9 @@ class PrivacyTable(StrictModel):
     """epsilon(1) of the whole study, all attempts used; 1.0 if neither is given."""
     noise_multiplier: float | None = Field(default=None, gt=0, le=1e6)
     delta: float = Field(default=1e-5, gt=0, lt=0.01)
-    clipping_norm: float = Field(default=1.0, gt=0, le=1e6)
-    sampling_probability: float = Field(default=0.25, gt=0, le=1)
+    clipping_norm: float | None = Field(default=None, gt=0, le=1e6)
+    """The recipe's plan says it, if it is not given; so too the sampling probability."""
+    sampling_probability: float | None = Field(default=None, gt=0, le=1)
     spare_attempts: int | None = Field(default=None, ge=0, le=1_000_000)
     """For rounds that fail; a tenth of the rounds, and at least two, if it is not given."""
 
@@ -84,7 +77,8 @@ class StudyFile(StrictModel):
 
     study: Name
     purpose: Sentence
-    rounds: int = Field(ge=1, le=1_000_000)
+    rounds: int | None = Field(default=None, ge=1, le=1_000_000)
+    """The recipe's plan says it, if it is not given."""
     recipe: dict[str, Setting] = Field(default_factory=dict)
     """``name`` and the recipe's own settings."""
     privacy: PrivacyTable = PrivacyTable()
@@ -104,17 +98,19 @@ class StudyFile(StrictModel):
         """
         roster = self._roster(everybody)
         contract = self.contract.contract(self.study)
-        recipe, settings = self._recipe()
+        name, recipe, settings = self._recipe()
+        parsed = recipe.Settings.model_validate(settings)
+        plan = recipe.plan(contract, parsed)
         try:
             terms = Terms(
                 alliance=alliance,
                 study=self.study,
                 purpose=self.purpose,
-                recipe=recipe,
+                recipe=name,
                 settings=settings,
-                dimension=dimension(contract, PropensitySettings.model_validate(settings)),
+                dimension=recipe.dimension(contract, parsed),
                 contract=contract,
-                privacy=self._privacy(len(roster)),
+                privacy=self._privacy(len(roster), plan),
                 roster=roster,
                 deadlines=self.deadlines,
             )
@@ -143,24 +139,25 @@ class StudyFile(StrictModel):
             )
         return tuple(there[name] for name in names)
 
-    def _recipe(self) -> tuple[str, dict[str, Setting]]:
-        """The recipe's name and settings, once they are known to be some."""
-        name = self.recipe.get("name", "propensity")
-        if name not in RECIPES:
+    def _recipe(self) -> tuple[str, Recipe, dict[str, Setting]]:
+        """The recipe and its settings, once they are known to be some."""
+        name = str(self.recipe.get("name", "propensity"))
+        if name not in recipes():
             raise ConfigurationError(
                 f"study {self.study}: recipe.name: {name} is no recipe of this version; "
-                + _nearest(str(name), RECIPES, "there is")
+                + _nearest(name, recipes(), "there are")
             )
+        recipe = recipe_named(name)
         settings = {key: value for key, value in self.recipe.items() if key != "name"}
         try:
-            PropensitySettings.model_validate(settings)
+            recipe.Settings.model_validate(settings)
         except ValidationError as error:
             raise ConfigurationError(
-                f"study {self.study}: recipe.{explained(error, PropensitySettings)}"
+                f"study {self.study}: recipe.{explained(error, recipe.Settings)}"
             ) from error
-        return str(name), settings
+        return name, recipe, settings
 
-    def _privacy(self, members: int) -> PrivacyTerms:
+    def _privacy(self, members: int, plan: Plan) -> PrivacyTerms:
         """N, c and D as asked for, or as rule R1 allows them."""
         size = self.who.cohort_size or min(members, LARGEST_DEFAULT_COHORT)
         if size > members:
@@ -185,12 +182,13 @@ class StudyFile(StrictModel):
                 f"{colluders} colluders holds with at most {most_dropouts}, so write that or less"
             )
         spare = self.privacy.spare_attempts
+        rounds = self.rounds or plan.rounds
         return PrivacyTerms(
-            clipping_norm=self.privacy.clipping_norm,
+            clipping_norm=self.privacy.clipping_norm or plan.clipping_norm,
             noise_multiplier=self.privacy.noise_multiplier or 1.0,
-            sampling_probability=self.privacy.sampling_probability,
-            rounds=self.rounds,
-            max_attempts=self.rounds + (max(2, self.rounds // 10) if spare is None else spare),
+            sampling_probability=self.privacy.sampling_probability or plan.sampling_probability,
+            rounds=rounds,
+            max_attempts=rounds + (max(2, rounds // 10) if spare is None else spare),
             delta=self.privacy.delta,
             cohort_size=size,
             colluders=colluders,
@@ -240,7 +238,7 @@ def _checked(terms: Terms) -> Terms:
         terms = terms.model_copy(update={"privacy": wide})
         Grid.of(terms)
     Graph.of(terms.privacy)
-    check_dimension(terms, parse(terms))
+    recipe_of(terms).check(terms)
     return Terms.from_json(terms.model_dump_json())
 
 

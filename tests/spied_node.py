@@ -14,12 +14,13 @@ import numpy as np
 
 import client_sdk.contribution as made
 from client_sdk.cli import main
+from client_sdk.recipes.propensity.contribute import contribute
 
 SPIED = Path(sys.argv[1] if __name__ == "__main__" else "/dev/null")
 SPIED_ROUND = 3
 """Counted in contributions; its error quotes the data, as other software's errors do."""
 
-encode, contribute, count = made.encode, made.contribute, 0
+encode, count = made.encode, 0
 
 
 def spy_encode(block_sums: Iterable[Any], *arguments: Any) -> Any:
@@ -40,6 +41,7 @@ def spy_contribute(parameters: Any, batch: Any, **named: Any) -> Any:
 
 
 if __name__ == "__main__":
-    made.encode, made.contribute = spy_encode, spy_contribute  # type: ignore[assignment]
+    made.encode = spy_encode  # type: ignore[assignment]
+    made.contribute_of = lambda name: spy_contribute  # type: ignore[assignment]
     sys.argv[1:2] = []
     main()

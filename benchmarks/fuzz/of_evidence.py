@@ -12,7 +12,7 @@ from safetensors.numpy import save
 from benchmarks.fuzz.campaign import Parser
 from benchmarks.fuzz.scene import Scene
 from client_sdk.recipes.model_file import load_model
-from client_sdk.recipes.propensity.fold import State
+from client_sdk.recipes.propensity.fold import state_from_arrays
 from coordinator.store.studies import StudyStore
 from privacy.empirical.releases import INDEX, open_releases
 from privacy.errors import EvidenceError, LedgerError
@@ -235,7 +235,7 @@ def _models(here: Scene) -> Iterator[Parser]:
     yield Parser(
         "a study's public state",
         (
-            "client_sdk.recipes.propensity.fold:State.from_arrays",
+            "client_sdk.recipes.propensity.fold:state_from_arrays",
             "coordinator.store.studies:StudyStore.state",
         ),
         (state,), _state(here), longest=1 << 20,
@@ -267,7 +267,7 @@ def _state(here: Scene) -> Callable[[bytes], object]:
     def parse(data: bytes) -> None:
         store.data = data
         arrays = store.state(here.terms.hash, 1, "")
-        State.from_arrays(arrays or {}, here.terms)
+        state_from_arrays(arrays or {}, here.terms)
 
     return parse
 

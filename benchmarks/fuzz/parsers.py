@@ -29,6 +29,7 @@ NOT_FUZZED: Final = {
     "client_sdk.budget_report:read_budget": "a ledger's SQLite file: entries are fuzzed, files in "
     "benchmarks.ledger_campaign",
     "client_sdk.canaries:read_canaries": "reads the file that open_enrolment reads",
+    "client_sdk.recipes.catalogue:parse_settings": "propensity.settings:parse calls it",
     "client_sdk.dataset.layout:load": "rows come from DuckDB and pyarrow, at a member's own wish",
     "client_sdk.dataset.source:read_table": "likewise",
     "client_sdk.hours:Hours.open_at": "takes a moment",

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from client_sdk.recipes.propensity.settings import parse
+from client_sdk.recipes.propensity.settings import plan as plan_of
 from coordinator.study_file import read_study
 from privacy.accounting import Accountant
 from privacy.errors import ConfigurationError
@@ -68,6 +70,17 @@ def test_three_members_leave_no_room_for_a_dropout(tmp_path: Path) -> None:
     assert read(tmp_path, SHORTEST, members=3).privacy.dropouts == 0
 
 
+def test_what_a_file_leaves_out_is_the_recipes_plan(tmp_path: Path) -> None:
+    terms = read(tmp_path, SHORTEST.replace("rounds = 40", ""))
+    plan = plan_of(terms.contract, parse(terms))
+    privacy = terms.privacy
+    assert (privacy.rounds, privacy.sampling_probability, privacy.clipping_norm) == (
+        plan.rounds,
+        plan.sampling_probability,
+        plan.clipping_norm,
+    )
+
+
 def test_a_file_of_complete_terms_is_taken_as_it_is(tmp_path: Path) -> None:
     terms = read(tmp_path, SHORTEST)
     path = tmp_path / "terms.json"
@@ -80,7 +93,6 @@ def test_a_file_of_complete_terms_is_taken_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "instead", "words"),
     [
-        ("rounds = 40", "", "rounds: is missing; write a line rounds = ..."),
         ("rounds = 40", "rounds = 40\nround = 3", "round: is no setting; did you mean rounds?"),
         ("rounds = 40", "rounds = 0", "rounds: 0 is too small; write 1 or more"),
         ("rounds = 40", "rounds = 2_000_000", "too large; write 1000000 or less"),

@@ -17,16 +17,23 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from client_sdk.recipes.propensity.settings import (
     PropensitySettings,
+    check,
     check_dimension,
     dimension,
     network,
     parse,
+    plan,
 )
 from privacy.errors import RecipeError
 from privacy.keystream import KeyStream
 from privacy.terms import Terms
 
-__all__ = ["State", "dimension", "fold", "initial_state", "published"]
+__all__ = [
+    "Settings", "State", "check", "dimension", "fold", "initial_state", "plan", "published",
+    "state_from_arrays",
+]  # fmt: skip
+
+Settings = PropensitySettings
 
 Vector = npt.NDArray[np.float32]
 
@@ -70,31 +77,30 @@ class State:
             "mean": self.mean,
         }
 
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.generic]], terms: Terms) -> State:
-        """The state that `arrays` wrote.
 
-        Raises:
-            RecipeError: if an array is missing, superfluous, of another type or shape, or not
-                finite.
-        """
-        settings = _settings(terms)
-        names = {"counts", "parameters", "velocity", "squares", "mean"}
-        if set(arrays) != names:
-            raise RecipeError(f"state: needs the arrays {', '.join(sorted(names))} and no others")
-        counts = arrays["counts"]
-        if counts.dtype != np.int64 or counts.shape != (2,) or not 0 <= counts[1] <= counts[0]:
-            raise RecipeError("state: counts must be two int64, folded and averaged")
-        folded, averaged = (int(count) for count in counts)
-        size = terms.dimension
-        sizes = {
-            "parameters": size,
-            "velocity": size,
-            "squares": size if settings.optimizer == "adam" else 0,
-            "mean": size if averaged else 0,
-        }
-        vectors = {name: _vector(arrays[name], name, sizes[name]) for name in sizes}
-        return cls(folded=folded, averaged=averaged, **vectors)
+def state_from_arrays(arrays: Mapping[str, npt.NDArray[np.generic]], terms: Terms) -> State:
+    """The state that `State.arrays` gave.
+
+    Raises:
+        RecipeError: if an array is missing, superfluous, of another type or shape, or not finite.
+    """
+    settings = _settings(terms)
+    names = {"counts", "parameters", "velocity", "squares", "mean"}
+    if set(arrays) != names:
+        raise RecipeError(f"state: needs the arrays {', '.join(sorted(names))} and no others")
+    counts = arrays["counts"]
+    if counts.dtype != np.int64 or counts.shape != (2,) or not 0 <= counts[1] <= counts[0]:
+        raise RecipeError("state: counts must be two int64, folded and averaged")
+    folded, averaged = (int(count) for count in counts)
+    size = terms.dimension
+    sizes = {
+        "parameters": size,
+        "velocity": size,
+        "squares": size if settings.optimizer == "adam" else 0,
+        "mean": size if averaged else 0,
+    }
+    vectors = {name: _vector(arrays[name], name, sizes[name]) for name in sizes}
+    return State(folded=folded, averaged=averaged, **vectors)
 
 
 def _vector(array: npt.NDArray[np.generic], name: str, size: int) -> Vector:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from client_sdk.recipes.catalogue import Plan, parse_settings
 from client_sdk.recipes.per_consumer.network import Network
 from privacy.errors import RecipeError
-from privacy.terms import DataContract, StrictModel, Terms, first_problem
+from privacy.terms import DataContract, StrictModel, Terms
 
-__all__ = ["PropensitySettings", "check_dimension", "dimension", "network", "parse"]
+__all__ = [
+    "PropensitySettings",
+    "check",
+    "check_dimension",
+    "dimension",
+    "network",
+    "parse",
+    "plan",
+]
 
 
 class PropensitySettings(StrictModel):
@@ -56,14 +65,7 @@ def parse(terms: Terms) -> PropensitySettings:
     Raises:
         RecipeError: naming the first setting that is wrong, or another recipe.
     """
-    if terms.recipe != "propensity":
-        raise RecipeError(f"study {terms.study}: recipe is {terms.recipe}, not propensity")
-    try:
-        return PropensitySettings.model_validate(terms.settings)
-    except ValidationError as error:
-        raise RecipeError(
-            f"study {terms.study}: setting {first_problem(error)}; change the terms"
-        ) from error
+    return parse_settings(terms, "propensity", PropensitySettings)
 
 
 def network(contract: DataContract, settings: PropensitySettings) -> Network:
@@ -88,6 +90,20 @@ def dimension(contract: DataContract, settings: PropensitySettings) -> int:
     if settings.installed:
         return settings.parameters
     return network(contract, settings).dimension
+
+
+def plan(contract: DataContract, settings: PropensitySettings) -> Plan:
+    """What a study does where its file is silent."""
+    return Plan(rounds=100, sampling_probability=0.25, clipping_norm=1.0)
+
+
+def check(terms: Terms) -> None:
+    """Checks that settings are some, and fit the terms' contract and dimension.
+
+    Raises:
+        RecipeError: if not, with the remedy.
+    """
+    check_dimension(terms, parse(terms))
 
 
 def check_dimension(terms: Terms, settings: PropensitySettings) -> None:

@@ -21,6 +21,7 @@ from client_sdk.recipes.propensity.fold import (
     fold,
     initial_state,
     published,
+    state_from_arrays,
 )
 from client_sdk.recipes.propensity.model import score
 from client_sdk.recipes.propensity.settings import PropensitySettings, network, parse
@@ -167,7 +168,7 @@ def test_a_state_survives_its_arrays(settings: dict[str, Any]) -> None:
         state = initial_state(terms)
         for _ in range(count):
             state = fold(state, gradient, terms)
-        resumed = State.from_arrays(state.arrays(), terms)
+        resumed = state_from_arrays(state.arrays(), terms)
         onward, direct = fold(resumed, gradient, terms), fold(state, gradient, terms)
         for name, array in direct.arrays().items():
             np.testing.assert_array_equal(onward.arrays()[name], array)
@@ -187,11 +188,11 @@ def test_arrays_that_are_no_state_are_refused() -> None:
         "extra": good["velocity"],
     }.items():
         with pytest.raises(RecipeError, match="state"):
-            State.from_arrays(good | {name: array}, terms)
+            state_from_arrays(good | {name: array}, terms)
     with pytest.raises(RecipeError, match="float32"):
-        State.from_arrays(good | {"parameters": good["parameters"].astype(np.float64)}, terms)
+        state_from_arrays(good | {"parameters": good["parameters"].astype(np.float64)}, terms)
     with pytest.raises(RecipeError, match="needs the arrays"):
-        State.from_arrays({"parameters": good["parameters"]}, terms)
+        state_from_arrays({"parameters": good["parameters"]}, terms)
 
 
 def test_gradients_that_do_not_fit_are_refused() -> None:

@@ -1,0 +1,145 @@
+"""The recipes of this installation, by name. Loads neither torch nor flwr by itself.
+
+A distribution that brings a recipe declares two entry points under its name: its public half in
+the group ``alliance.folds`` (a module of numpy alone, which auditors use as well), and its
+members' half in ``alliance.contributions`` (a function, which may need torch).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from client_sdk.batch import Batch
+from privacy.errors import ConfigurationError, RecipeError
+from privacy.ledger.folds import GROUP, Fold, PublicState, installed_fold
+from privacy.terms import DataContract, StrictModel, Terms, first_problem
+
+__all__ = [
+    "Contribute",
+    "Plan",
+    "Recipe",
+    "State",
+    "contribute_of",
+    "parse_settings",
+    "recipe_named",
+    "recipe_of",
+    "recipes",
+]
+
+Settings = TypeVar("Settings", bound=StrictModel)
+
+CONTRIBUTIONS: Final = "alliance.contributions"
+
+
+class State(PublicState, Protocol):
+    """A public state that can be kept and found again."""
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The state as named arrays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a study does where its file is silent; it follows from public facts alone."""
+
+    rounds: int
+    sampling_probability: float
+    clipping_norm: float
+
+
+class Recipe(Fold, Protocol):
+    """A recipe's public half, as a coordinator and a member's guard need it."""
+
+    Settings: type[StrictModel]
+
+    def check(self, terms: Terms, /) -> None:
+        """Raises RecipeError unless settings, dimension and contract fit."""
+
+    def dimension(self, contract: DataContract, settings: Any, /) -> int:
+        """Length of the summed vector: what ``dimension`` in the terms must be."""
+
+    def plan(self, contract: DataContract, settings: Any, /) -> Plan:
+        """Rounds, sampling and clipping for a study that names none."""
+
+    def state_from_arrays(self, arrays: Mapping[str, npt.NDArray[Any]], terms: Terms, /) -> State:
+        """The state that `State.arrays` gave; RecipeError if it is none."""
+
+
+class Contribute(Protocol):
+    """A recipe's members' half."""
+
+    def __call__(
+        self, parameters: npt.NDArray[np.float32], batch: Batch, *, terms: Terms
+    ) -> npt.NDArray[np.float32]:
+        """For each block the sum of its consumers' vectors, each of norm at most C.
+
+        Float32, shape (blocks, dimension); guarantees as in rules R4 to R6.
+        """
+
+
+def recipes() -> tuple[str, ...]:
+    """Names of the recipes that are installed."""
+    return tuple(sorted({point.name for point in importlib.metadata.entry_points(group=GROUP)}))
+
+
+@functools.cache
+def recipe_named(name: str) -> Recipe:
+    """The public half of a recipe.
+
+    Raises:
+        RecipeError: if this installation has none of that name.
+    """
+    found = installed_fold(name)
+    if found is None:
+        raise RecipeError(
+            f"recipe {name} is none of this installation, which has {', '.join(recipes())}; "
+            "update it, or name one of those"
+        )
+    return cast("Recipe", found)
+
+
+def recipe_of(terms: Terms) -> Recipe:
+    """The public half of the recipe that terms name; errors as `recipe_named` has them."""
+    return recipe_named(terms.recipe)
+
+
+@functools.cache
+def contribute_of(name: str) -> Contribute:
+    """The members' half of a recipe.
+
+    Raises:
+        RecipeError: if this installation has none of that name.
+        ConfigurationError: if it is there and cannot be imported.
+    """
+    for point in importlib.metadata.entry_points(group=CONTRIBUTIONS, name=name):
+        try:
+            return cast("Contribute", point.load())
+        except ImportError as error:
+            raise ConfigurationError(
+                f"recipe {name}: {point.value} cannot be imported ({error}); install alliance again"
+            ) from error
+    raise RecipeError(f"recipe {name}: this installation has no half of it for members")
+
+
+def parse_settings(terms: Terms, recipe: str, kind: type[Settings]) -> Settings:
+    """The settings in terms of one recipe.
+
+    Raises:
+        RecipeError: naming the first setting that is wrong, or another recipe.
+    """
+    if terms.recipe != recipe:
+        raise RecipeError(f"study {terms.study}: recipe is {terms.recipe}, not {recipe}")
+    try:
+        return kind.model_validate(terms.settings)
+    except ValidationError as error:
+        raise RecipeError(
+            f"study {terms.study}: setting {first_problem(error)}; change the terms"
+        ) from error
