@@ -23,6 +23,7 @@ from client_sdk.guard import (
 )
 from client_sdk.journal import too_many_studies, unknown_terms
 from client_sdk.node import Node
+from client_sdk.recipes.catalogue import contribute_of
 from client_sdk.session import Answer, Answerer
 from client_sdk.witnessing import Witnessing
 from privacy.budget import StudySpend
@@ -66,6 +67,7 @@ def make_client_app(node_of: Callable[[Context], Node]) -> ClientApp:
         if ledger_key is not None:
             acceptance["ledger_key"], acceptance["signature"] = ledger_key, signature
         node.enrolment(terms)  # now, so that no attempt's time tells how many there are
+        contribute_of(terms.recipe)  # now, because loading what it needs takes seconds
         return Message(RecordDict({"acceptance": acceptance}), reply_to=message)
 
     @app.train("contribute", mods=[stand_guard])

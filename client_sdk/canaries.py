@@ -24,10 +24,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from client_sdk.policy import Policy
-from client_sdk.recipes.per_consumer.rows import clip_factors
 from privacy.empirical.canaries import CanaryEnrolment, open_enrolment, signs
 from privacy.errors import ConfigurationError, EvidenceError, PolicyRefusal
 from privacy.keystream import KeyStream
@@ -72,6 +70,10 @@ class Canaries:
 
 def _clipped_sum(seeds: list[bytes], scale: float, terms: Terms) -> npt.NDArray[np.float32]:
     """Sum of the vectors behind ``seeds``, each clipped to C."""
+    import torch  # loaded only where a member let an auditor in
+
+    from client_sdk.recipes.per_consumer.rows import clip_factors
+
     norm, dimension = terms.privacy.clipping_norm, terms.dimension
     total = torch.zeros(dimension)
     step = max(1, _FLOATS_AT_ONCE // dimension)

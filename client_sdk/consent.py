@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from client_sdk.journal import Journal
 from client_sdk.policy import Policy
 from client_sdk.proposals import Proposals, Verdict
 from client_sdk.recipes.catalogue import recipe_of
 from privacy.acceptance import sign_acceptance
-from privacy.accounting import Accountant, Projection
 from privacy.errors import PolicyRefusal
 from privacy.fixedpoint import Grid
 from privacy.identity import Identity, IdentityKey
 from privacy.secagg import Graph
 from privacy.terms import DataContract, RosterEntry, Terms
+
+if TYPE_CHECKING:
+    from privacy.accounting import Projection
 
 __all__ = ["Consents", "project"]
 
@@ -34,6 +37,8 @@ def project(document: str) -> Projection:
     Raises:
         TermsError: if they are not well-formed.
     """
+    from privacy.accounting import Accountant  # loading it takes long; most starts need none
+
     return Accountant(Terms.from_json(document)).projection()
 
 
@@ -124,12 +129,13 @@ class Consents:
             signature = sign_acceptance(
                 self.identity, terms, member=self.entry.name, ledger_key=ledger_key
             )
-        self.journal.approve(
-            terms,
-            profile=project(terms.model_dump_json()).profile,
-            most_studies=self.policy.most_studies,
-            signature=signature,
-        )
+        if not self.journal.consented(terms):
+            self.journal.approve(
+                terms,
+                profile=project(terms.model_dump_json()).profile,
+                most_studies=self.policy.most_studies,
+                signature=signature,
+            )
         if self.proposals is not None:
             self.proposals.forget(terms.hash)
         return ledger_key, signature

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from client_sdk.hours import Hours
-from privacy.accounting import Projection
 from privacy.admission import check_admissions
 from privacy.budget import (
     DEFAULT_DELTA,
@@ -39,6 +38,9 @@ from privacy.terms import (
     StrictModel,
     Terms,
 )
+
+if TYPE_CHECKING:
+    from privacy.accounting import Projection
 
 __all__ = ["Budget", "Policy"]
 

@@ -24,6 +24,7 @@ from client_sdk.hours import within
 from client_sdk.journal import SqliteJournal
 from client_sdk.node import Node
 from client_sdk.proposals import Proposals
+from client_sdk.recipes.catalogue import contribute_of
 from client_sdk.recipes.model_file import load_model, save_model
 from client_sdk.session import Session
 from client_sdk.witnessing import Witnessing
@@ -253,6 +254,8 @@ async def serve(config: NodeConfig, node: Node) -> None:
         raise ConfigurationError("a node on the link needs a journal on disk and an identity")
     journal = node.journal
     DiscreteGaussian(SHARE_SCALE)  # builds the table before the first task waits for it
+    for terms in journal.accepted:
+        contribute_of(terms.recipe)
     context = Context(
         run_id=1, node_id=secrets.randbits(62), node_config={}, state=RecordDict(), run_config={}
     )

@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -40,11 +40,13 @@ from coordinator.round import Round
 from coordinator.standing import Standing
 from coordinator.store import Status
 from coordinator.witnessing import Ledgers
-from privacy.accounting import Accountant
 from privacy.errors import MemberFault, RoundFailed
 from privacy.secagg import model_hash
 from privacy.terms import Terms
 from protos.codec import array_to_flower, flower_to_array
+
+if TYPE_CHECKING:
+    from privacy.accounting import Accountant
 
 __all__ = ["PrivateSumStrategy", "Publish"]
 
@@ -104,6 +106,8 @@ class PrivateSumStrategy(Strategy):
         self._certify = certify
         self._ledgers = ledgers
         self._resumption = resumption
+        from privacy.accounting import Accountant  # loaded while members connect, not before
+
         self._accountant = Accountant(terms)
         self._spent = _spent_table(self._accountant)
         self._state = self._recipe.initial_state(terms)

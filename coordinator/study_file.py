@@ -14,7 +14,6 @@ from typing import Any, Final, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from client_sdk.recipes.catalogue import Plan, Recipe, recipe_named, recipe_of, recipes
-from privacy.accounting import calibrate
 from privacy.contract_table import ContractTable
 from privacy.errors import ConfigurationError, RecipeError, TermsError
 from privacy.fixedpoint import Grid
@@ -117,6 +116,8 @@ class StudyFile(StrictModel):
         except ValidationError as error:
             raise ConfigurationError(f"study {self.study}: {first_problem(error)}") from error
         if self.privacy.noise_multiplier is None:
+            from privacy.accounting import calibrate
+
             terms = calibrate(terms, self.privacy.epsilon or 1.0)
         return _checked(terms)
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from privacy.errors import ConfigurationError, TermsError
 from privacy.mechanism import (
+    PROFILE_MEMBERS,
     accounted_member_noise_multiplier,
     accounted_noise_multiplier,
     dp_event,
@@ -31,10 +32,7 @@ from privacy.mechanism import (
 )
 from privacy.terms import Terms
 
-__all__ = ["PROFILE_MEMBERS", "Accountant", "Projection", "calibrate"]
-
-PROFILE_MEMBERS = 5
-"""The profile names epsilon(m) for m = 1 to this."""
+__all__ = ["Accountant", "Projection", "calibrate"]
 
 COARSEST_DISCRETISATION = 1e-3
 """Width of a loss interval; finer with many attempts or a small epsilon."""

@@ -16,15 +16,18 @@ little, none for free by assumption:
 from __future__ import annotations
 
 import math
-
-from dp_accounting import dp_event as events
+from typing import TYPE_CHECKING
 
 from privacy.fixedpoint import FRACTION_BITS, SHARE_SCALE, grid_step
 from privacy.sampling import OVERFLOW_PROBABILITY, batch_shape
 from privacy.terms import Terms
 
+if TYPE_CHECKING:  # loading it takes longer than a program that needs no accountant should wait
+    from dp_accounting import dp_event as events
+
 __all__ = [
     "BETA",
+    "PROFILE_MEMBERS",
     "ROUNDING_WIDTH",
     "SAMPLER_DISTANCE",
     "accounted_member_noise_multiplier",
@@ -36,6 +39,9 @@ __all__ = [
     "sensitivity",
     "shared_failure",
 ]
+
+PROFILE_MEMBERS = 5
+"""Profiles name epsilon(m) for m = 1 to this."""
 
 BETA = 1e-15
 """Per attempt and member: that rounding lengthens a difference beyond Delta (rule R7)."""
@@ -177,6 +183,8 @@ def dp_event(
         Mechanisms" (arXiv:2310.15526), corollary 4.7: vector mixtures are dominated by the scalar
         mixture of their norms.
     """
+    from dp_accounting import dp_event as events
+
     q = terms.privacy.sampling_probability
     weights = {
         count: math.comb(members, count) * q**count * (1 - q) ** (members - count)
@@ -196,6 +204,8 @@ def dp_event(
 
 def local_dp_event(terms: Terms, *, attempts: int | None = None) -> events.SelfComposedDpEvent:
     """One member's messages alone, without masks: Poisson-sampled Gaussians at sigma / sqrt(H)."""
+    from dp_accounting import dp_event as events
+
     return events.SelfComposedDpEvent(
         events.PoissonSampledDpEvent(
             terms.privacy.sampling_probability,

@@ -21,8 +21,7 @@ from benchmarks.empirical.runs import (
 )
 from benchmarks.report import Report, Row, main
 from privacy.accounting import Accountant, calibrate
-from privacy.empirical import Measurement, measure
-from privacy.empirical.measurement import ERROR
+from privacy.empirical.measurement import ERROR, Measurement, measure
 from privacy.fixedpoint import SHARE_SCALE
 from privacy.terms import Terms
 

@@ -7,15 +7,15 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.util.exc import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from privacy.errors import ConfigurationError
 
 __all__ = ["Lock", "open_engine"]
+
+NEWEST: Final = "0002"
+"""The newest of the migrations."""
 
 ADVISORY_LOCK: Final = 0x616C6C69616E6365
 """``alliance`` in ASCII: the key of PostgreSQL's advisory lock."""
@@ -41,13 +41,10 @@ def open_engine(address: str) -> Engine:
     try:
         engine = _sqlite(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
         with engine.begin() as connection:
-            _migrate(connection)
+            if not _is_newest(connection):
+                _migrate(connection, _shown(url))
     except NoSuchModuleError as error:
         raise ConfigurationError("database: psycopg is not installed") from error
-    except CommandError as error:
-        raise ConfigurationError(
-            f"database {_shown(url)}: was written by a newer version ({error}); update this one"
-        ) from error
     except SQLAlchemyError as error:
         raise ConfigurationError(
             f"database {_shown(url)}: cannot be opened ({_cause(error)})"
@@ -152,12 +149,34 @@ def _postgresql(url: URL) -> Engine:
     return engine
 
 
-def _migrate(connection: Connection) -> None:
+def _is_newest(connection: Connection) -> bool:
+    """Whether nothing is to migrate, asked without Alembic, which takes long to load."""
+    if not inspect(connection).has_table("alembic_version"):
+        return False
+    found = connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all()
+    return found == [NEWEST]
+
+
+def _migrate(connection: Connection, shown: str) -> None:
+    """Brings the tables to the newest version.
+
+    Raises:
+        ConfigurationError: if they are of a newer one.
+    """
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util.exc import CommandError
+
     config = Config()
     config.set_main_option("script_location", "coordinator:store/migrations")
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    try:
+        command.upgrade(config, NEWEST)
+    except CommandError as error:
+        raise ConfigurationError(
+            f"database {shown}: was written by a newer version ({error}); update this one"
+        ) from error
 
 
 def _shown(url: URL) -> str:

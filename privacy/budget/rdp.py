@@ -14,10 +14,14 @@ from typing import Final
 
 import numpy as np
 
-from privacy.accounting import PROFILE_MEMBERS
 from privacy.errors import BudgetRefusal
 from privacy.ledger.entry import Cost
-from privacy.mechanism import accounted_noise_multiplier, sampler_distance, shared_failure
+from privacy.mechanism import (
+    PROFILE_MEMBERS,
+    accounted_noise_multiplier,
+    sampler_distance,
+    shared_failure,
+)
 from privacy.terms import LARGEST_INTEGER, Terms
 
 __all__ = [

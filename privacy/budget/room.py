@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from privacy.accounting import PROFILE_MEMBERS
 from privacy.budget.study import StudySpend
+from privacy.mechanism import PROFILE_MEMBERS
 
 __all__ = ["MEMBERS", "Room", "StudyAccount", "StudyCost"]
 

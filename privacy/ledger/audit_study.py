@@ -8,15 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from dp_accounting import dp_event
-from dp_accounting.rdp import RdpAccountant, compute_epsilon
-
-from privacy.accounting import PROFILE_MEMBERS, Accountant
 from privacy.budget import mixture_rdp
 from privacy.errors import EvidenceError, TermsError
 from privacy.identity import IdentityKey
 from privacy.ledger.findings import Findings
-from privacy.mechanism import accounted_noise_multiplier
+from privacy.mechanism import PROFILE_MEMBERS, accounted_noise_multiplier
 from privacy.secagg import Setup
 from privacy.terms import Terms
 
@@ -60,9 +56,10 @@ class Figures:
     """
 
     def __init__(self, terms: Terms) -> None:
+        from privacy.accounting import Accountant  # loading it takes long
+
         self.terms = terms
         self._accountant = Accountant(terms)
-        self._second: dict[int, int] = {}
 
     def profile(self, attempts: int) -> tuple[int, ...]:
         """epsilon(1..5) in millionths by privacy loss distributions; 0 attempts cost nothing."""
@@ -93,6 +90,9 @@ class Figures:
             ) from error
 
     def _second_profile(self) -> tuple[int, ...]:
+        from dp_accounting import dp_event
+        from dp_accounting.rdp import RdpAccountant, compute_epsilon
+
         privacy = self.terms.privacy
         noise = accounted_noise_multiplier(self.terms)
         event = dp_event.PoissonSampledDpEvent(

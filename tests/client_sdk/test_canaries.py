@@ -17,7 +17,9 @@ from client_sdk.dataset import DataSource, load
 from client_sdk.node import Node
 from client_sdk.policy import Policy
 from client_sdk.recipes.propensity.settings import PropensitySettings, dimension
-from privacy.empirical import CanaryEnrolment, CanarySecret, Released, enrol_canaries, measure
+from privacy.empirical.canaries import CanaryEnrolment, CanarySecret, enrol_canaries
+from privacy.empirical.measurement import measure
+from privacy.empirical.releases import Released
 from privacy.errors import ConfigurationError, PolicyRefusal
 from privacy.fixedpoint import Grid, add_in_place, decode
 from privacy.keystream import KeyStream

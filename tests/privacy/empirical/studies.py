@@ -18,7 +18,9 @@ from benchmarks.empirical.runs import (
     seeded,
 )
 from client_sdk.canaries import Canaries
-from privacy.empirical import CanarySecret, Measurement, Released, measure
+from privacy.empirical.canaries import CanarySecret
+from privacy.empirical.measurement import Measurement, measure
+from privacy.empirical.releases import Released
 from privacy.keystream import KeyStream
 from privacy.terms import Terms
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from benchmarks.empirical.runs import Member, honest, run, write_releases
 from client_sdk.canaries import Canaries
-from privacy.empirical import open_enrolment
+from privacy.empirical.canaries import open_enrolment
 from privacy.empirical.cli import app
 from privacy.empirical.releases import INDEX, release_name
 from privacy.fixedpoint import SHARE_SCALE

@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks.empirical.runs import Member, honest, seeded, with_vectors
 from client_sdk.canaries import Canaries
-from privacy.empirical import Finding, Measurement
-from privacy.empirical.faults import FALSE_ALARM, SHARE
+from privacy.empirical.faults import FALSE_ALARM, SHARE, Finding
+from privacy.empirical.measurement import Measurement
 from privacy.fixedpoint import SHARE_SCALE
 from tests.privacy.empirical.studies import (
     LOUD,

@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import chi2
 
 from benchmarks.empirical.runs import audited_terms, enrol_everywhere
-from privacy.empirical import Released
 from privacy.empirical.canaries import signs
+from privacy.empirical.releases import Released
 from privacy.empirical.response import canary_energy, response
 from privacy.empirical.scores import Scores, score
 

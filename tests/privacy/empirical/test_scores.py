@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from privacy.empirical import Released, scores
+from privacy.empirical import scores
 from privacy.empirical.canaries import signs
+from privacy.empirical.releases import Released
 from privacy.empirical.scores import log_likelihood_ratios, score
 from tests.privacy.empirical.studies import LOUD, enrolled
 
