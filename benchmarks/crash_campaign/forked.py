@@ -21,6 +21,7 @@ from benchmarks.crash_campaign.steps import LEFT, MAP, main
 __all__ = ["start_node"]
 
 LOADED: Final = [
+    "privacy.accounting",
     "client_sdk.app",
     "client_sdk.canaries",
     "client_sdk.cli",
