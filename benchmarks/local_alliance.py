@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import psutil
 
+from benchmarks.forked import start_forked
 from coordinator.config import CoordinatorConfig
 from coordinator.study_desk import StudyDesk
 from privacy.errors import AllianceError
@@ -60,6 +61,8 @@ class LocalAlliance:
             the coordinator stays, and commands say what happens.
         deadlines: the coordinator's ``[deadlines]`` table.
         database: the coordinator's, if not a file in its state folder.
+        forked: whether nodes are forks of one process that has their modules loaded, as tests want
+            that start hundreds.
         watch_memory: whether to look at the memory now and then, which takes time from the rounds.
 
     Raises:
@@ -75,6 +78,7 @@ class LocalAlliance:
         alliance: str = "",
         propose: bool = True,
         deadlines: Mapping[str, float] | None = None,
+        forked: bool = False,
         watch_memory: bool = False,
         database: str | None = None,
     ) -> None:
@@ -89,6 +93,7 @@ class LocalAlliance:
         self._proposes = propose
         self._deadlines = dict(deadlines or {})
         self._database = database
+        self._forked = forked
         self._coordinator: subprocess.Popen[str] | None = None
         self._address = "127.0.0.1:0"
         self._watch_memory = watch_memory
@@ -268,6 +273,12 @@ class LocalAlliance:
         self.nodes[member.name] = self._start("client_sdk.cli", member.name, config)
 
     def _start(self, module: str, name: str, *arguments: Path | str) -> subprocess.Popen[str]:
+        if self._forked and module.startswith("client_sdk"):
+            return start_forked(
+                f"{module}:main",
+                ["alliance-node", "run", *map(str, arguments)],
+                log=self.folder / f"{name}.log",
+            )
         program = f"from {module} import main; main()"
         with (self.folder / f"{name}.log").open("a", encoding="utf-8") as log:
             return subprocess.Popen(

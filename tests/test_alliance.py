@@ -63,6 +63,7 @@ def local_alliance(
     policies: dict[str, dict[str, Any]] | None = None,
     *,
     database: str | None = None,
+    forked: bool = True,
 ) -> LocalAlliance:
     members = []
     for index, entry in enumerate(study.roster):
@@ -76,7 +77,12 @@ def local_alliance(
             LocalMember(entry.name, identity(entry.name), 20, {"path": str(data)}, policy)
         )
     return LocalAlliance(
-        folder / "alliance", study, members, deadlines={"assemble_s": 60.0}, database=database
+        folder / "alliance",
+        study,
+        members,
+        deadlines={"assemble_s": 60.0},
+        database=database,
+        forked=forked,
     )
 
 
@@ -97,7 +103,7 @@ def of_kind(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
 
 def test_a_study_runs_from_proposal_to_published_model(tmp_path: Path) -> None:
     study = terms()
-    with local_alliance(tmp_path, study) as alliance:
+    with local_alliance(tmp_path, study, forked=False) as alliance:
         events = list(alliance.events())
         folder = alliance.folder
         time.sleep(0.5)

@@ -16,10 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from benchmarks.crash_campaign.forked import start_node
 from benchmarks.crash_campaign.links import Links
-from benchmarks.crash_campaign.steps import MAP, Left, Steps, read_left
+from benchmarks.crash_campaign.steps import LEFT, MAP, Left, Steps, read_left
 from benchmarks.crash_campaign.study import MEMBERS, local_members
+from benchmarks.forked import start_forked
 from benchmarks.local_alliance import LocalAlliance
 from privacy.terms import Terms
 
@@ -135,9 +135,13 @@ class CrashAlliance(LocalAlliance):
         self.steps[name].begin()
         steps, log = self.steps[name].path, self.folder / f"{name}.log"
         if name != COORDINATOR:
-            (config,) = map(str, arguments)
-            return start_node(config, log=log, steps=steps, left=self.folder / f"{name}.left")
-        program = f"from benchmarks.crash_campaign.steps import main; main({module!r})"
+            return start_forked(
+                "benchmarks.crash_campaign.steps:run_node",
+                ["alliance-node", "run", *map(str, arguments)],
+                log=log,
+                environment={MAP: str(steps), LEFT: str(self.folder / f"{name}.left")},
+            )
+        program = "from benchmarks.crash_campaign.steps import run_coordinator as run; run()"
         with log.open("a", encoding="utf-8") as errors:
             return subprocess.Popen(
                 [sys.executable, "-c", program, "run", *map(str, arguments)],

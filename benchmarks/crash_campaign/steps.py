@@ -168,17 +168,17 @@ def watch_member(steps: Steps, left: Path) -> None:
     steps.wrap(SqliteJournal, "use", "record")
 
 
-def main(module: str) -> None:
-    """The shipped command of ``module``, watched.
+def run_coordinator() -> None:
+    """The shipped command `alliance-coordinator`, watched."""
+    watch_coordinator(Steps(Path(os.environ[MAP])))
+    from coordinator.cli import main
 
-    Args:
-        module: ``coordinator.cli`` or ``client_sdk.cli``.
-    """
-    steps = Steps(Path(os.environ[MAP]))
-    if module == "coordinator.cli":
-        watch_coordinator(steps)
-        from coordinator.cli import main as run
-    else:
-        watch_member(steps, Path(os.environ[LEFT]))
-        from client_sdk.cli import main as run
-    run()
+    main()
+
+
+def run_node() -> None:
+    """The shipped command `alliance-node`, watched."""
+    watch_member(Steps(Path(os.environ[MAP])), Path(os.environ[LEFT]))
+    from client_sdk.cli import main
+
+    main()

@@ -1,33 +1,32 @@
 """Starts nodes as forks of one process that has their modules loaded, so that a start is quick.
 
-Loading torch takes a node seconds of processor, which says nothing about crashes; a campaign that
-starts a thousand nodes would measure little else. A forked node is a process like any other.
+Loading torch takes a node seconds of processor, which says nothing about what a campaign or a test
+is after; hundreds of starts would measure little else. A forked node is a process like any other.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Final, cast
 
-from benchmarks.crash_campaign.steps import LEFT, MAP, main
-
-__all__ = ["start_node"]
+__all__ = ["start_forked"]
 
 LOADED: Final = [
-    "privacy.accounting",
     "client_sdk.app",
-    "client_sdk.canaries",
     "client_sdk.cli",
     "client_sdk.process",
     "client_sdk.recipes.propensity.contribute",
-    "benchmarks.crash_campaign.forked",
+    "privacy.accounting",
+    "benchmarks.forked",
 ]
 
 
@@ -39,28 +38,37 @@ def _context() -> ForkServerContext:
     return context
 
 
-def start_node(config: str, *, log: Path, steps: Path, left: Path) -> subprocess.Popen[str]:
-    """A node, as `LocalAlliance` handles it.
+def start_forked(
+    main: str,
+    arguments: Sequence[str],
+    *,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[str]:
+    """A process that has nothing to read, whose output goes nowhere and whose errors go to a file.
 
     Args:
-        config: its node.toml.
+        main: what it runs, as ``module:function``.
+        arguments: of its command line, the command's name first.
         log: its error stream is added to this file.
-        steps: of `Steps`.
-        left: where it notes what leaves.
+        environment: on top of this process's when it first forked one.
     """
-    process = _context().Process(target=_run, args=(config, log, steps, left))
+    process = _context().Process(
+        target=_run, args=(main, list(arguments), log, dict(environment or {}))
+    )
     process.start()
     return cast("subprocess.Popen[str]", _Forked(process))
 
 
-def _run(config: str, log: Path, steps: Path, left: Path) -> None:
+def _run(main: str, arguments: list[str], log: Path, environment: dict[str, str]) -> None:
     os.setsid()
-    os.environ[MAP], os.environ[LEFT] = str(steps), str(left)
+    os.environ.update(environment)
     with log.open("ab") as errors, Path(os.devnull).open("r+b") as nothing:
         for number, file in enumerate((nothing, nothing, errors)):
             os.dup2(file.fileno(), number)
-    sys.argv = ["alliance-node", "run", config]
-    main("client_sdk.cli")
+    sys.argv = arguments
+    module, name = main.split(":")
+    getattr(importlib.import_module(module), name)()
 
 
 class _Forked:
@@ -83,6 +91,11 @@ class _Forked:
     def poll(self) -> int | None:
         """Its exit code, once there is one."""
         return self._process.exitcode
+
+    @property
+    def returncode(self) -> int | None:
+        """As `poll`."""
+        return self.poll()
 
     def wait(self, timeout: float | None = None) -> int:
         """Waits for its end."""
