@@ -764,12 +764,15 @@ def test_a_task_over_the_cap_is_refused_before_its_bytes(certificates: Certifica
 
 
 async def _status(address: str, tls: TlsMaterial) -> tuple[grpc.StatusCode, str]:
-    try:
-        async with raw_member(address, tls):
-            pass
-    except grpc.aio.AioRpcError as error:
-        return error.code(), error.details() or ""
-    return grpc.StatusCode.OK, ""
+    """What is said to a member that is refused.
+
+    It sends no hello: where gRPC meets the end of a stream while it writes, it hides what the
+    server said of it (https://github.com/grpc/grpc/issues/36066).
+    """
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        async with raw_member(address, tls, hello=False) as member:
+            await member.stream.read()
+    return refusal.value.code(), refusal.value.details() or ""
 
 
 def test_certificates_that_are_not_ours_are_refused_in_the_handshake(
@@ -798,10 +801,8 @@ def test_certificates_that_are_not_ours_are_refused_in_the_handshake(
             for odd in ("member-0\x00.evil", "member-0 ", "MEMBER-0"):
                 code, _ = await _status(here.address, certificates.member(odd))
                 assert code is grpc.StatusCode.PERMISSION_DENIED, odd
-            assert await _status(here.address, certificates.member(NAMES[0])) == (
-                grpc.StatusCode.OK,
-                "",
-            )
+            async with raw_member(here.address, certificates.member(NAMES[0])):
+                pass  # welcomed
 
     run(main)
 
