@@ -1,16 +1,20 @@
-"""The commands `alliance-coordinator study`: propose, list, show, start, pause, stop."""
+"""The commands `alliance-coordinator study`: project, propose, list, show, start, pause, stop."""
 
 from __future__ import annotations
 
 import json as jsonlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from coordinator.projection import Projected
+    from coordinator.rehearsal import Believed
     from coordinator.store import StudyRecord
     from coordinator.study_desk import StudyDesk
+    from privacy.terms import Terms
 
 __all__ = ["study"]
 
@@ -53,6 +57,48 @@ def propose(
         f"{report['attempts']} attempts"
         + ("" if start else f"\nnext: alliance-coordinator study start {report['study']}")
     )
+
+
+@study.command()
+def project(
+    file: Annotated[Path, typer.Argument(help="the study, as TOML; or complete terms, as JSON")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    roster: Annotated[
+        Path | None, typer.Option(help="members as members --json lists them; else the registry's")
+    ] = None,
+    declared: Annotated[
+        str, typer.Option(help="instead of members: their numbers of consumers, as 9000,400,60")
+    ] = "",
+    auc: Annotated[
+        tuple[float, float],
+        typer.Option(help="what the AUC would be if all rows were in one place, low and high"),
+    ] = (0.6, 0.95),
+    label_share: Annotated[
+        tuple[float, float], typer.Option(help="the share of rows with label 1, low and high")
+    ] = (0.05, 0.5),
+    json: JsonOption = False,
+) -> None:
+    """Says what a study would cost and give, before anybody approves it; proposes nothing."""
+    from coordinator.config import CoordinatorConfig
+    from coordinator.projection import project as projected
+    from coordinator.rehearsal import RUNS, Believed
+    from coordinator.study_desk import everybody, imagined
+    from coordinator.study_file import read_study
+    from protos.config import read_config
+
+    settings = read_config(config, CoordinatorConfig).relative_to(config.parent)
+    if declared:
+        members = imagined(declared)
+    else:
+        members = [] if file.suffix == ".json" else everybody(settings, roster)
+    terms = read_study(file, alliance=settings.alliance_name, everybody=members)
+    believed = Believed(auc, label_share)
+    with typer.progressbar(length=RUNS, label="rehearsing", file=sys.stderr) as bar:
+        found = projected(terms, believed, done=lambda _: bar.update(1))
+    if json:
+        typer.echo(jsonlib.dumps(found.document()))
+    else:
+        typer.echo(_projected(terms, believed, found))
 
 
 @study.command("list")
@@ -115,6 +161,43 @@ def stop(
     """Ends a study for good; members get back what they earmarked for it and did not spend."""
     with _desk(config) as desk:
         _said(desk, desk.stop(name), "is over for good after the round that is open", json)
+
+
+def _projected(terms: Terms, believed: Believed, found: Projected) -> str:
+    """A projection for a person."""
+    profile = ", ".join(f"{m}: {value:.3f}" for m, value in found.epsilon.items())
+    whole = found.document()["study"]
+    consumers = sum(entry.declared_consumers for entry in terms.roster)
+    text = f"""\
+{terms.study}: {len(terms.roster)} members with about {consumers} consumers, {terms.dimension} \
+parameters
+epsilon  by how many members know a consumer: {profile}; at delta {terms.privacy.delta:g}, noise \
+multiplier {terms.privacy.noise_multiplier:g}
+rounds   {found.rounds}, at most {found.attempts} attempts
+bytes    a member sends {_bytes(found.traffic.sent)} and receives \
+{_bytes(found.traffic.received)} a round, {_bytes(whole["sent"])} and {_bytes(whole["received"])} \
+in all
+time     {1e3 * found.noise_s:.3g} ms a round for noise and {1e3 * found.masks_s:.3g} ms for \
+masks on a machine like this one, {whole["seconds"]:.3g} s in all"""
+    if found.rehearsal is None:
+        return text
+    low, middle, high = found.rehearsal.auc
+    _, usual, most = found.rehearsal.loss
+    return f"""{text}
+AUC      {low:.3f} to {high:.3f}, median {middle:.3f}, in {found.rehearsal.runs} rehearsals with \
+{found.rehearsal.consumers} generated consumers
+         noise and few consumers cost {usual:.3f} of it, up to {most:.3f}
+         for a model that would reach {believed.pooled_auc[0]:g} to {believed.pooled_auc[1]:g} \
+with all rows in one place, {believed.label_share[0]:g} to {believed.label_share[1]:g} of their \
+labels 1 (--auc and --label-share narrow that)"""
+
+
+def _bytes(count: int) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000 or unit == "MB":
+            break
+        count //= 1000
+    return f"{count} {unit}"
 
 
 def _desk(config: Path) -> StudyDesk:

@@ -6,6 +6,7 @@ A coordinator that runs sees it within a second; one that does not, when it star
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -18,9 +19,9 @@ from coordinator.registry import Registry
 from coordinator.store import Status, StudyRecord, StudyStore, Wanted
 from coordinator.study_file import read_study
 from privacy.errors import ConfigurationError
-from privacy.terms import RosterEntry, first_problem
+from privacy.terms import RosterEntry, first_problem, one_digit
 
-__all__ = ["StudyDesk", "everybody"]
+__all__ = ["StudyDesk", "everybody", "imagined"]
 
 
 def everybody(config: CoordinatorConfig, roster: Path | None) -> list[RosterEntry]:
@@ -45,6 +46,31 @@ def everybody(config: CoordinatorConfig, roster: Path | None) -> list[RosterEntr
         for one in Registry(config.enrolment.registry).members().values()
         if one.reason is None
     ]
+
+
+def imagined(declared: str) -> list[RosterEntry]:
+    """Members that are only thought of, to project a study with.
+
+    Args:
+        declared: how many consumers each of them has, as ``9000,400,60``.
+
+    Raises:
+        ConfigurationError: if it is no list of numbers.
+    """
+    try:
+        sizes = [int(part) for part in declared.split(",")]
+        return [
+            RosterEntry(
+                name=f"member-{number}",
+                identity=hashlib.sha256(b"%d" % number).hexdigest(),
+                declared_consumers=one_digit(size),
+            )
+            for number, size in enumerate(sizes, start=1)
+        ]
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{declared:.80}: no list of numbers of consumers; write one like 9000,400,60"
+        ) from error
 
 
 class StudyDesk:
