@@ -22,6 +22,7 @@ from coordinator.admittance import Admittance
 from coordinator.agenda import Agenda, Names
 from coordinator.authority import ServerCertificate
 from coordinator.config import CoordinatorConfig
+from coordinator.costs import kept_costs
 from coordinator.enrolment import admissions_of, admittance_of, serve_enrolment
 from coordinator.evidence import Evidence
 from coordinator.grid import COORDINATOR_NODE_ID, LinkGrid
@@ -182,6 +183,7 @@ def _strategy(
         ledgers=Ledgers(evidence, Mirror(evidence.store, terms.alliance)),
         resumption=Resumption(terms, evidence, studies),
         proposal=proposal,
+        costs=kept_costs(terms, config.state / "costs"),
     )
 
 

@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from client_sdk.recipes.catalogue import recipe_of
 from coordinator.aggregation import SecureAggregation
 from coordinator.cohort import choose
 from coordinator.config import Deadlines
+from coordinator.costs import Costs
 from coordinator.grid import ABSENT_CODE, UNHEARD_CODE, Expectation, LinkGrid, task_key
 from coordinator.monitor import (
     AttemptFailed,
@@ -45,12 +46,8 @@ from privacy.secagg import model_hash
 from privacy.terms import Terms
 from protos.codec import array_to_flower, flower_to_array
 
-if TYPE_CHECKING:
-    from privacy.accounting import Accountant
-
 __all__ = ["PrivateSumStrategy", "Publish"]
 
-EPSILON_POINTS: Final = 64
 FAILED_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 30.0
 """A failed attempt is spent: what made it fail gets time to mend, twice as long each time."""
@@ -78,6 +75,7 @@ class PrivateSumStrategy(Strategy):
             simulation.
         proposal: who accepted the terms; members may still come to. Without one they are proposed
             when the study starts, as under simulation.
+        costs: of the study; worked out if not given.
 
     Raises:
         ConfigurationError: if the study is over, or what is kept of it does not fit its log.
@@ -95,6 +93,7 @@ class PrivateSumStrategy(Strategy):
         ledgers: Ledgers | None = None,
         resumption: Resumption | None = None,
         proposal: Proposal | None = None,
+        costs: Costs | None = None,
     ) -> None:
         self._terms = terms
         self._recipe = recipe_of(terms)
@@ -106,10 +105,7 @@ class PrivateSumStrategy(Strategy):
         self._certify = certify
         self._ledgers = ledgers
         self._resumption = resumption
-        from privacy.accounting import Accountant  # loaded while members connect, not before
-
-        self._accountant = Accountant(terms)
-        self._spent = _spent_table(self._accountant)
+        self._costs = costs or Costs.of(terms)
         self._state = self._recipe.initial_state(terms)
         self._model: bytes | None = None
         self._names: dict[int, str] = {}
@@ -246,7 +242,6 @@ class PrivateSumStrategy(Strategy):
         if not self._proposal.enough:
             raise RoundFailed(f"study {self._terms.study}: {self._proposal.shortage()}")
         willing = self._proposal.accepted
-        projection = self._accountant.projection()
         self._monitor.emit(
             StudyOpened(
                 self._terms.study,
@@ -254,9 +249,9 @@ class PrivateSumStrategy(Strategy):
                 tuple(entry.name for entry in self._terms.roster if entry.name in willing),
                 self._terms.privacy.rounds,
                 self._terms.privacy.delta,
-                {str(m): epsilon for m, epsilon in projection.profile.items()},
-                projection.epsilon_local,
-                {str(m): epsilon for m, epsilon in projection.local_profile.items()},
+                {str(m): epsilon for m, epsilon in self._costs.profile.items()},
+                self._costs.local_profile[1],
+                {str(m): epsilon for m, epsilon in self._costs.local_profile.items()},
                 self._transport,
             )
         )
@@ -385,7 +380,7 @@ class PrivateSumStrategy(Strategy):
                 tuple(name for name in chosen if name not in release.contributors),
                 seconds,
                 self.attempts,
-                self._spent[self.attempts],
+                self._costs.spent[self.attempts],
             )
         )
         return self._arrays(), MetricRecord({"seconds": seconds})
@@ -439,14 +434,3 @@ class PrivateSumStrategy(Strategy):
         if self._round is None:
             raise RoundFailed("no attempt is open; start() opens them")
         return self._round
-
-
-def _spent_table(accountant: Accountant) -> list[float]:
-    """epsilon(1) after 0, 1, ... attempts, worked out before the first round.
-
-    Long studies are worked out at 64 points; between them stands the next point's, which is more.
-    """
-    most = accountant.terms.privacy.max_attempts
-    points = sorted({math.ceil(most * part / EPSILON_POINTS) for part in range(EPSILON_POINTS + 1)})
-    spent = {point: accountant.epsilon(attempts=point) for point in points}
-    return [spent[next(point for point in points if point >= count)] for count in range(most + 1)]
