@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from client_sdk.journal import SqliteJournal
 from client_sdk.recipes.model_file import load_model
+from client_sdk.sqlite_journal import SqliteJournal
 from privacy.errors import RecipeError
 from privacy.ledger.entry import (
     Contribution,

@@ -21,12 +21,12 @@ from client_sdk.config import NodeConfig
 from client_sdk.credentials import Credentials
 from client_sdk.dataset import load
 from client_sdk.hours import within
-from client_sdk.journal import SqliteJournal
 from client_sdk.node import Node
 from client_sdk.proposals import Proposals
 from client_sdk.recipes.catalogue import contribute_of
 from client_sdk.recipes.model_file import load_model, save_model
 from client_sdk.session import Session
+from client_sdk.sqlite_journal import SqliteJournal
 from client_sdk.witnessing import Witnessing
 from privacy.contract_table import ContractFile
 from privacy.errors import (

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from client_sdk.journal import SqliteJournal
+from client_sdk.sqlite_journal import SqliteJournal
 from privacy.acceptance import verify_acceptance
 from privacy.errors import (
     BadSignature,

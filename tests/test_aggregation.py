@@ -19,11 +19,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, RecordDict
 from client_sdk.app import answerer, make_client_app
 from client_sdk.contribution import contribution
 from client_sdk.dataset import DataSource, load
-from client_sdk.journal import SqliteJournal
 from client_sdk.node import Node
 from client_sdk.policy import Policy
 from client_sdk.recipes.propensity.settings import PropensitySettings, dimension
 from client_sdk.session import Answer, Session
+from client_sdk.sqlite_journal import SqliteJournal
 from coordinator.aggregation import SecureAggregation
 from coordinator.config import Deadlines
 from coordinator.grid import Expectation, LinkGrid, task_key

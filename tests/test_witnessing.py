@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from client_sdk.journal import SqliteJournal
 from client_sdk.policy import Budget
+from client_sdk.sqlite_journal import SqliteJournal
 from client_sdk.witnessing import Witnessing as Member
 from coordinator import witnessing
 from coordinator.evidence import Evidence

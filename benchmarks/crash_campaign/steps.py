@@ -138,8 +138,8 @@ def watch_coordinator(steps: Steps) -> None:
 def watch_member(steps: Steps, left: Path) -> None:
     """Has a node of this process note its steps, and what it is about to send."""
     from client_sdk import app
-    from client_sdk.journal import SqliteJournal
     from client_sdk.session import Session
+    from client_sdk.sqlite_journal import SqliteJournal
 
     answerer = app.answerer
     run: Callable[..., Awaitable[None]] = Session.run

@@ -11,8 +11,8 @@ from google.protobuf.message import DecodeError
 
 from benchmarks.fuzz.campaign import Parse, Parser
 from benchmarks.fuzz.scene import Scene
-from client_sdk.journal import SqliteJournal
 from client_sdk.policy import Budget
+from client_sdk.sqlite_journal import SqliteJournal
 from client_sdk.witnessing import Witnessing as Member
 from coordinator.evidence import Evidence
 from coordinator.mirror import Mirror

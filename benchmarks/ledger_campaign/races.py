@@ -16,7 +16,7 @@ from benchmarks.ledger_campaign.writer import KEY, append, check, child, entry, 
 from benchmarks.secagg_campaign.protocol import Finding
 from benchmarks.secagg_campaign.studies import Case, study
 from benchmarks.secagg_campaign.tally import Tally
-from client_sdk.journal import SqliteJournal
+from client_sdk.sqlite_journal import SqliteJournal
 from privacy.budget import Account
 from privacy.errors import BudgetRefusal
 from privacy.ledger.entry import Rule, decode_entry

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from client_sdk.journal import SqliteJournal
+from client_sdk.sqlite_journal import SqliteJournal
 from privacy.errors import BudgetRefusal
 from privacy.terms import Terms
 from tests.conftest import identity

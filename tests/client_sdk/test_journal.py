@@ -12,8 +12,9 @@ from flwr.app import RecordDict
 
 from client_sdk.app import RecordJournal
 from client_sdk.dataset import RowPeriod
-from client_sdk.journal import Journal, SqliteJournal
+from client_sdk.journal import Journal
 from client_sdk.policy import Budget
+from client_sdk.sqlite_journal import SqliteJournal
 from privacy.errors import (
     BudgetRefusal,
     ConfigurationError,
@@ -312,7 +313,7 @@ def test_the_rule_is_an_entry_and_stands_once(tmp_path: Path) -> None:
 def test_refusals_are_recorded_once_and_not_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client_sdk.journal.REFUSALS_A_DAY", 5)
+    monkeypatch.setattr("client_sdk.sqlite_journal.REFUSALS_A_DAY", 5)
     clock = Clock()
     journal = begun(tmp_path / "ledger.sqlite", clock=clock)
     journal.refuse("", "train.propose", "no")
