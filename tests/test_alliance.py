@@ -159,26 +159,6 @@ def test_a_killed_member_costs_its_place_and_not_the_study(tmp_path: Path) -> No
     assert len(closed[-1]["contributors"]) == 4
 
 
-def test_a_stopped_member_is_left_behind_and_comes_back(tmp_path: Path) -> None:
-    """SIGSTOP keeps the stream open: only the deadline can tell, and only once."""
-    study = terms(rounds=60)
-    events = []
-    with local_alliance(tmp_path, study) as alliance:
-        for event in alliance.events():
-            events.append(event)
-            if event["event"] != "RoundClosed":
-                continue
-            if event["round"] == 2:
-                alliance.nodes["member-2"].send_signal(signal.SIGSTOP)
-            if event["round"] == 4:  # a third miss in a row would let it rest
-                alliance.nodes["member-2"].send_signal(signal.SIGCONT)
-    closed = of_kind(events, "RoundClosed")
-    assert [event["round"] for event in closed] == list(range(1, 61))
-    without = [event["round"] for event in closed if "member-2" in event["missing"]]
-    assert 4 in without
-    assert closed[-1]["missing"] == []
-
-
 def test_too_few_members_release_nothing(tmp_path: Path) -> None:
     study = terms(rounds=50)
     events = []

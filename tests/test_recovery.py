@@ -1,9 +1,8 @@
-"""Kills and restores of real processes: nothing is lost, counted twice, or spent unseen."""
+"""Kills of real processes: nothing is lost, counted twice, or spent unseen."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 
 from benchmarks.local_alliance import LocalAlliance
-from privacy.errors import AllianceError
 from privacy.ledger.entry import Contribution, Release, decode_entry
 from tests import postgres
 from tests.test_alliance import local_alliance, terms
@@ -67,60 +65,8 @@ def test_a_killed_coordinator_goes_on_with_the_next_round(
         assert len(set(made)) == len(made)
 
 
-def test_a_restored_member_spends_nothing_and_says_why(tmp_path: Path) -> None:
-    study = terms(rounds=1000, spare=100)
-    quiet = study.privacy.model_copy(update={"noise_multiplier": 60.0})
-    study = study.model_copy(update={"privacy": quiet})
-    state, saved = tmp_path / "alliance" / "member-2-state", tmp_path / "saved"
-    refused: list[str] = []
-    with local_alliance(tmp_path, study) as here:
-        for event in here.events():
-            if event["event"] == "MemberRefused" and event["member"] == "member-2":
-                refused.append(event["sentence"])
-                if "older than a head" in refused[-1]:
-                    break
-            if event["event"] == "RoundClosed" and event["round"] == 2:
-                shutil.copytree(state, saved)
-            if event["event"] == "RoundClosed" and event["round"] == 24:
-                here.nodes["member-2"].kill()
-                here.nodes["member-2"].wait()
-                before = len(contributions(state))
-                shutil.rmtree(state)
-                shutil.copytree(saved, state)
-                kept = contributions(state)
-                here.restart_node("member-2")
-        words = here.log("member-2", lines=200)
-    assert before >= 20
-    assert "older than a head" in refused[-1]
-    assert contributions(state) == kept
-    assert "older than a head" in words
-
-
 def contributions(state: Path) -> list[Contribution]:
     return [entry for entry in entries(state) if isinstance(entry, Contribution)]
-
-
-def test_a_restored_coordinator_is_noticed_and_does_not_go_on(tmp_path: Path) -> None:
-    study = terms(rounds=60, spare=30)
-    state, saved = tmp_path / "alliance" / "coordinator-state", tmp_path / "saved"
-    alliance = local_alliance(tmp_path, study)
-
-    def follow() -> None:
-        restored = False
-        for event in alliance.events():
-            if event["event"] != "RoundClosed" or restored:
-                continue
-            if event["round"] == 2:
-                shutil.copytree(state, saved)
-            if event["round"] == 30:
-                restored = True
-                alliance.stop_coordinator()
-                shutil.rmtree(state)
-                shutil.copytree(saved, state)
-                alliance.restart_coordinator()
-
-    with alliance, pytest.raises(AllianceError, match="restore the newest copy"):
-        follow()
 
 
 def test_status_says_where_a_coordinator_stands(tmp_path: Path) -> None:
