@@ -73,8 +73,9 @@ TASKS: Final[Mapping[str, tuple[int, int, Mapping[str, Values | ArrayRecord]]]] 
     "confirm": (3, 2, {"keys": {"key_set": 18, "body": BODY}}),
     "unmask": (3, 2, {"keys": {"key_set": 18, "body": BODY}}),
     "publish": (9, 1, {"model": model()}),
+    "stop": (0, 1, {}),
 }
-"""By phase: round, attempt, and what the content has besides `task` and `terms`."""
+"""By phase, and for the end of a study: round, attempt, and what the content has besides `task` and `terms`."""
 
 ANSWERS: Final[Mapping[str, Mapping[str, Values | ArrayRecord]]] = {
     "propose": {
@@ -83,13 +84,27 @@ ANSWERS: Final[Mapping[str, Mapping[str, Values | ArrayRecord]]] = {
             "signature": SIGNATURE,
         }
     },
-    **{phase: SAID for phase in TASKS if phase not in ("propose", "contribute", "publish")},
+    **{
+        phase: SAID
+        for phase in TASKS
+        if phase not in ("propose", "contribute", "publish", "stop")
+    },
     "contribute": {
         "signed": {"signature": SIGNATURE},
         "contribution": ArrayRecord({"sum": array_to_flower(SUM)}),
     },
     "publish": {"kept": {"kept": True}},
+    "stop": {"over": {"over": True}},
 }  # fmt: skip
+
+OTHER_ANSWERS: Final[Mapping[str, tuple[str, Mapping[str, Values | ArrayRecord]]]] = {
+    "propose_waiting": ("propose", {"waiting": {"sentence": "a person decides"}}),
+    "contribute_revealed": (
+        "contribute",
+        {**ANSWERS["contribute"], "revealed": {"body": BODY, "signature": SIGNATURE}},
+    ),
+}
+"""What else a member may answer in a phase."""
 
 
 def key_of(phase: str) -> TaskKey:
@@ -111,8 +126,13 @@ def task_of(phase: str, *, inside: bool = True) -> wire.CoordinatorFrame:
     )  # fmt: skip
 
 
-def answer_of(phase: str, *, inside: bool = True) -> wire.MemberFrame:
-    content = record(ANSWERS[phase])
+def answer_of(
+    phase: str,
+    answer: Mapping[str, Values | ArrayRecord] | None = None,
+    *,
+    inside: bool = True,
+) -> wire.MemberFrame:
+    content = record(answer or ANSWERS[phase])
     data = b"".join(array_bytes(content)) if inside else b""
     return wire.MemberFrame(
         answer=wire.Answer(id=key_of(phase).to_wire(), content=encode(content), data=data)
@@ -261,6 +281,9 @@ def answer_vectors() -> dict[str, Vector]:
         key = list(key_of(phase))
         expected = {"key": key, "content": shown(content)}
         vectors[f"answer_{phase}"] = good("answer", answer_of(phase), **expected)
+    for name, (phase, content) in OTHER_ANSWERS.items():
+        expected = {"key": list(key_of(phase)), "content": shown(content)}
+        vectors[f"answer_{name}"] = good("answer", answer_of(phase, content), **expected)
     vectors["answer_announced"] = good(
         "answer_head", answer_of("contribute", inside=False), uint32=[3]
     )
