@@ -75,7 +75,7 @@ TASKS: Final[Mapping[str, tuple[int, int, Mapping[str, Values | ArrayRecord]]]] 
     "publish": (9, 1, {"model": model()}),
     "stop": (0, 1, {}),
 }
-"""By phase, and for the end of a study: round, attempt, and what the content has besides `task` and `terms`."""
+"""By phase, and for a study's end: round, attempt, and the content beside `task` and `terms`."""
 
 ANSWERS: Final[Mapping[str, Mapping[str, Values | ArrayRecord]]] = {
     "propose": {
