@@ -297,5 +297,6 @@ def _difference(theirs: DataContract, ours: DataContract) -> str:
 
 def _declared(column: Column) -> str:
     if column.kind == "number":
-        return f"{column.name} ({column.low:g} to {column.high:g}, {column.scale})"
+        bins = f", {column.codes} bins" if column.binned else ""
+        return f"{column.name} ({column.low:g} to {column.high:g}, {column.scale}{bins})"
     return f"{column.name} (one of {len(column.values)} values)"

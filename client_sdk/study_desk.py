@@ -218,6 +218,7 @@ terms    {said["terms_hash"]}"""
 def _column(column: Column) -> str:
     if column.kind == "number":
         said = f"{column.name} from {column.low:g} to {column.high:g}"
+        said += f" in {column.codes} bins" if column.binned else ""
     else:
         said = f"{column.name}, one of {len(column.values)} values"
     return said + (f" ({column.meaning})" if column.meaning else "")

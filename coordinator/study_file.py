@@ -24,6 +24,7 @@ from privacy.terms import (
     PrivacyTerms,
     RosterEntry,
     Sentence,
+    Setting,
     StrictModel,
     Terms,
     first_problem,
@@ -34,8 +35,6 @@ __all__ = ["PrivacyTable", "StudyFile", "WhoTable", "read_study", "read_terms"]
 
 LARGEST_DEFAULT_COHORT: Final = 64
 """Beyond it secure aggregation works on a sparse graph; an operator asks for that by number."""
-
-Setting = bool | int | float | str | tuple[int, ...]
 
 
 class PrivacyTable(StrictModel):

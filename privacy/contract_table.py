@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
@@ -18,6 +19,10 @@ class ColumnTable(StrictModel):
     low: float = 0.0
     high: float | None = None
     scale: Literal["linear", "log"] = "linear"
+    edges: tuple[float, ...] = ()
+    """Where the bins of a number begin, from the second on."""
+    bins: int | None = Field(default=None, ge=2, le=1000)
+    """So many bins of equal width on the number's scale, instead of ``edges``."""
     values: tuple[str, ...] = ()
     meaning: str = ""
 
@@ -25,8 +30,9 @@ class ColumnTable(StrictModel):
     @classmethod
     def _category(cls, value: Any) -> Any:
         table = {"values": value} if isinstance(value, list) else value
-        if isinstance(table, dict) and isinstance(table.get("values"), list):
-            return table | {"values": tuple(table["values"])}
+        if isinstance(table, dict):
+            lists = {key: tuple(item) for key, item in table.items() if isinstance(item, list)}
+            return table | lists
         if not isinstance(table, dict):
             raise ValueError('is neither { high = 100 }, a number, nor ["A", "B"], a category')
         return table
@@ -38,20 +44,43 @@ class ColumnTable(StrictModel):
             ConfigurationError: if it is neither a number nor a category.
         """
         try:
+            edges = self._edges(name)
             if self.values:
                 return Column(
                     name=name, kind="category", values=self.values, scale=self.scale,
-                    high=self.high, meaning=self.meaning,
+                    high=self.high, edges=edges, meaning=self.meaning,
                 )  # fmt: skip
             return Column(
                 name=name, kind="number", low=self.low, high=self.high, scale=self.scale,
-                meaning=self.meaning,
+                edges=edges, meaning=self.meaning,
             )  # fmt: skip
         except ValidationError as error:
             raise ConfigurationError(
                 f"contract.columns.{name}: {first_problem(error).partition(': ')[2]}; write a "
                 f'number as {name} = {{ low = 0, high = 100 }}, a category as {name} = ["A", "B"]'
             ) from error
+
+    def _edges(self, name: str) -> tuple[float, ...]:
+        """The edges as given, or those of equal bins to six digits: a function of the table alone.
+
+        >>> ColumnTable(low=0.0, high=80.0, bins=4)._edges("age")
+        (20.0, 40.0, 60.0)
+        >>> ColumnTable(high=99.0, scale="log", bins=2)._edges("spend")
+        (9.0,)
+        """
+        if self.bins is None:
+            return self.edges
+        if self.edges or self.values or self.high is None or not self.low < self.high:
+            raise ConfigurationError(
+                f"contract.columns.{name}: bins divide the range of a number, without edges; "
+                f"write {name} = {{ low = 0, high = 100, bins = 16 }}"
+            )
+        width = self.high - self.low
+        shares = [step / self.bins for step in range(1, self.bins)]
+        if self.scale == "log":
+            shares = [math.expm1(share * math.log1p(width)) / width for share in shares]
+        edges = (float(f"{self.low + share * width:.6g}") for share in shares)
+        return tuple(round(edge, 9) for edge in edges)
 
 
 class ContractTable(StrictModel):

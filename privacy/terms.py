@@ -10,6 +10,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, NewType, Self
 
 import rfc8785
@@ -66,6 +67,7 @@ PHASES: Final = ("propose", *PHASES_AHEAD, "contribute", "confirm", "unmask", "p
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 IdentityText = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ColumnName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
+Setting = bool | int | float | str | tuple[int, ...] | tuple[str, ...]
 Sentence = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 
 
@@ -97,6 +99,10 @@ class Column(StrictModel):
 
     A ``number`` lies in [low, high] and is scaled to [0, 1] by that range, after ``log1p`` of the
     distance from ``low`` where ``scale`` is ``log``. A ``category`` is one of ``values``.
+
+    A number with ``edges`` is *binned*: models read it as a category. Its code is how many edges
+    are at most the value, so bin i is [edges[i - 1], edges[i]). Edges are public: cut points that
+    everybody knows, or the release of a study of statistics, which was charged for (rule R5).
     """
 
     name: ColumnName
@@ -104,8 +110,27 @@ class Column(StrictModel):
     low: float | None = None
     high: float | None = None
     scale: Literal["linear", "log"] = "linear"
+    edges: tuple[float, ...] = Field(default=(), max_length=1000)
+    """Left out of the document where there are none, so that older terms keep their hashes."""
     values: tuple[str, ...] = Field(default=(), max_length=100_000)
     meaning: str = Field(default="", max_length=500)
+
+    @model_serializer(mode="wrap")
+    def _without_no_edges(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = write(self)
+        if not self.edges:
+            document.pop("edges", None)
+        return document
+
+    @property
+    def binned(self) -> bool:
+        """Whether it is a number that models read as a category."""
+        return bool(self.edges)
+
+    @property
+    def codes(self) -> int:
+        """How many categories models see in it; 0 for a plain number."""
+        return len(self.edges) + 1 if self.edges else len(self.values)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -114,8 +139,15 @@ class Column(StrictModel):
                 raise ValueError(f"number column {self.name} needs low < high and no values")
         elif len(set(self.values)) != len(self.values) or len(self.values) < 2:
             raise ValueError(f"category column {self.name} needs two or more distinct values")
-        elif self.low is not None or self.high is not None or self.scale != "linear":
-            raise ValueError(f"category column {self.name} takes no range and no scale")
+        elif (self.low, self.high, self.scale, self.edges) != (None, None, "linear", ()):
+            raise ValueError(f"category column {self.name} takes no range, no scale and no edges")
+        if self.low is not None and self.high is not None and self.edges:
+            # An edge at low itself would leave an empty bin below it.
+            rising = all(below < above for below, above in pairwise((self.low, *self.edges)))
+            if not rising or self.edges[-1] > self.high:
+                raise ValueError(
+                    f"number column {self.name} needs edges that increase, above low, up to high"
+                )
         return self
 
 
@@ -139,13 +171,13 @@ class DataContract(StrictModel):
 
     @property
     def numbers(self) -> tuple[Column, ...]:
-        """The numeric columns, in contract order."""
-        return tuple(column for column in self.columns if column.kind == "number")
+        """What models read as numbers: the numeric columns without bins, in contract order."""
+        return tuple(column for column in self.columns if not column.codes)
 
     @property
     def categories(self) -> tuple[Column, ...]:
-        """The categorical columns, in contract order."""
-        return tuple(column for column in self.columns if column.kind == "category")
+        """What models read as categories, binned numbers too, in contract order."""
+        return tuple(column for column in self.columns if column.codes)
 
 
 class RosterEntry(StrictModel):
@@ -266,7 +298,7 @@ class Terms(StrictModel):
     study: Name
     purpose: Sentence
     recipe: Name
-    settings: dict[ColumnName, bool | int | float | str | tuple[int, ...]] = Field(max_length=64)
+    settings: dict[ColumnName, Setting] = Field(max_length=64)
     """The recipe's own settings; the recipe validates them."""
     dimension: int = Field(ge=1, le=100_000_000)
     """Length of the summed vector; caps on the wire and the accounting both depend on it."""
@@ -387,7 +419,7 @@ def _with_reals(value: Any) -> Any:
     """The inverse of `_integers_only`."""
     if isinstance(value, Mapping):
         return {
-            key.removesuffix("_billionths"): int(item) / BILLIONTHS
+            key.removesuffix("_billionths"): _reals(item)
             if key.endswith("_billionths")
             else _with_reals(item)
             for key, item in value.items()
@@ -397,11 +429,25 @@ def _with_reals(value: Any) -> Any:
     return value
 
 
+def _reals(billionths: Any) -> Any:
+    """One real number, or a list of them."""
+    if isinstance(billionths, list):
+        return [int(item) / BILLIONTHS for item in billionths]
+    return int(billionths) / BILLIONTHS
+
+
+def _are_reals(value: Any) -> bool:
+    """Whether this is a real number, or a list of nothing else."""
+    if isinstance(value, (list, tuple)):
+        return bool(value) and all(isinstance(item, float) for item in value)
+    return isinstance(value, float)
+
+
 def _integers_only(value: Any) -> Any:
     """The same document with every float in billionths, its key marked."""
     if isinstance(value, dict):
         return {
-            f"{key}_billionths" if isinstance(item, float) else key: _integers_only(item)
+            f"{key}_billionths" if _are_reals(item) else key: _integers_only(item)
             for key, item in value.items()
         }
     if isinstance(value, (list, tuple)):

@@ -156,6 +156,14 @@ def _numbers(table: Table, name: str) -> npt.NDArray[np.float64]:
 
 def _scaled(table: Table, column: Column) -> npt.NDArray[np.float32]:
     """A numeric column in [0, 1] by its declared range (rule R5)."""
+    values, low, high = _in_range(table, column)
+    part, whole = values - low, high - low
+    share = np.log1p(part) / np.log1p(whole) if column.scale == "log" else part / whole
+    return share.clip(0.0, 1.0).astype(np.float32)
+
+
+def _in_range(table: Table, column: Column) -> tuple[npt.NDArray[np.float64], float, float]:
+    """A numeric column within its declared range, and the range."""
     values = _numbers(table, column.name)
     low, high = column.low or 0.0, column.high or 0.0  # the contract has both
     _refuse(
@@ -165,13 +173,14 @@ def _scaled(table: Table, column: Column) -> npt.NDArray[np.float32]:
         f"lie outside the declared {low:g} to {high:g}",
         "cap them there when the data is written",
     )
-    part, whole = values - low, high - low
-    share = np.log1p(part) / np.log1p(whole) if column.scale == "log" else part / whole
-    return share.clip(0.0, 1.0).astype(np.float32)
+    return values, low, high
 
 
 def _codes(table: Table, column: Column) -> npt.NDArray[np.int64]:
-    """A categorical column as positions in its declared values."""
+    """A categorical column as positions in its declared values, a binned one as its bins."""
+    if column.binned:
+        values, _, _ = _in_range(table, column)
+        return np.searchsorted(np.array(column.edges), values, side="right").astype(np.int64)
     texts = table.texts[column.name]
     empty = np.ma.getmaskarray(texts)
     _refuse(table, column.name, empty, "are empty", "fill them in or leave them out")

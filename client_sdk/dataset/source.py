@@ -255,8 +255,9 @@ def _columns(
     period: RowPeriod | None,
 ) -> Table:
     """The contract's columns. Text is stripped, and empty text is nothing at all."""
-    texts = [contract.consumer_id, *(column.name for column in contract.categories)]
-    numbers = [contract.label, *(column.name for column in contract.numbers)]
+    texts, numbers = [contract.consumer_id], [contract.label]
+    for column in contract.columns:
+        (numbers if column.kind == "number" else texts).append(column.name)
     parts = [f"{_stripped(name)} as text{at}" for at, name in enumerate(texts)]
     for at, name in enumerate(numbers):
         parts.append(f"try_cast({_quoted(name)} as double) as number{at}")

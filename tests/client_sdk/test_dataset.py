@@ -355,3 +355,23 @@ def test_gather_has_the_shape_of_the_slots(
         assert not array[slots == -1].any()
     rows = np.array([2, 1, 3, 0])[slots]  # the last is the empty slot's
     assert np.array_equal(batch.present.sum(axis=-1), rows)
+
+
+@every_door
+def test_a_binned_number_has_the_code_of_its_bin(tmp_path: Path, write: Write) -> None:
+    trips = Column(name="trips", kind="number", low=0.0, high=50.0, edges=(1.0, 4.0, 25.0, 50.0))
+    contract = make_contract()
+    contract = make_contract(columns=(contract.columns[0], trips, contract.columns[2]))
+    dataset = load(write(tmp_path, good()), contract)
+    codes, there = dataset.table.categories[0], dataset.table.present[0] > 0
+    assert codes.shape[-1] == 2
+    assert codes[..., 0][there].tolist() == [0, 3, 4, 1, 1, 1]
+    assert codes[..., 1][there].tolist() == [0, 1, 2, 0, 1, 2]
+    assert dataset.table.numbers.shape[-1] == 1
+
+
+def test_a_binned_number_out_of_its_range_is_refused(tmp_path: Path) -> None:
+    trips = Column(name="trips", kind="number", low=0.0, high=24.0, edges=(4.0,))
+    contract = make_contract(columns=(trips,))
+    with pytest.raises(DataError, match="column trips: 2 of 8 rows lie outside the declared 0 to"):
+        load(as_csv(tmp_path, good()), contract)

@@ -151,3 +151,40 @@ def test_the_ring_grows_where_a_sum_needs_it(tmp_path: Path) -> None:
     )
     assert read_study(path, alliance="test", everybody=many).privacy.ring_bits == 64
     assert read_study(path, alliance="test", everybody=EVERYBODY).privacy.ring_bits == 32
+
+
+def test_bins_are_of_equal_width_on_the_scale(tmp_path: Path) -> None:
+    columns = (
+        'age = { low = 20, high = 80, bins = 4 }\nvisits = { high = 99, scale = "log", bins = 2 }\n'
+        "spent = { high = 50, edges = [1, 2.5] }\n"
+    )
+    contract = read(tmp_path, SHORTEST + columns).contract
+    assert [column.edges for column in contract.columns] == [
+        (),
+        (),
+        (35.0, 50.0, 65.0),
+        (9.0,),
+        (1.0, 2.5),
+    ]
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["{ bins = 4 }", '{ bins = 4, values = ["a", "b"] }', "{ high = 9, bins = 2, edges = [1] }"],
+)
+def test_bins_of_no_range_are_refused(tmp_path: Path, column: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match="bins divide the range of a number, without edges"
+    ):
+        read(tmp_path, SHORTEST + f"age = {column}\n")
+
+
+def test_crosses_are_settings(tmp_path: Path) -> None:
+    columns = "age = { low = 20, high = 80, bins = 4 }\n"
+    cross = '[recipe]\ncrosses = ["kind*age"]\n'
+    terms = read(tmp_path, SHORTEST + columns + cross)
+    assert terms.settings == {"crosses": ("kind*age",)}
+    assert terms.dimension == 1 + 3 + 4 + 12 + 1
+    assert Terms.from_json(terms.model_dump_json()) == terms
+    with pytest.raises(ConfigurationError, match="'ages', which is no category"):
+        read(tmp_path, SHORTEST + columns + cross.replace("age", "ages"))

@@ -302,3 +302,48 @@ def test_every_phase_has_its_deadline() -> None:
 def test_deadlines_out_of_range_are_refused(change: dict[str, float]) -> None:
     with pytest.raises(TermsError, match=f"deadlines.{next(iter(change))}"):
         parse(document() | {"deadlines": change})
+
+
+def with_edges(*edges: float) -> dict[str, Any]:
+    changed = document()
+    changed["contract"]["columns"][0]["edges"] = list(edges)
+    return changed
+
+
+def test_a_binned_number_is_read_as_a_category() -> None:
+    contract = parse(with_edges(10, 20.5, 100.5)).contract
+    assert contract.numbers == ()
+    assert [(column.name, column.codes) for column in contract.categories] == [
+        ("spend", 4),
+        ("region", 2),
+    ]
+
+
+def test_edges_are_in_the_hash_and_come_back_from_the_canonical_form() -> None:
+    terms = parse(with_edges(10, 20.5))
+    canonical = json.loads(terms.canonical())
+    column = canonical["contract"]["columns"][0]
+    assert column["edges_billionths"] == [10_000_000_000, 20_500_000_000]
+    assert Terms.from_canonical(canonical) == terms
+    assert Terms.from_json(terms.model_dump_json()).hash == terms.hash
+    hashes = {parse(with_edges(*edges)).hash for edges in ((10, 20.5), (10, 20), (10,), ())}
+    assert len(hashes) == 4
+
+
+def test_without_edges_the_document_is_what_it_was() -> None:
+    assert parse(with_edges()).canonical() == parse(document()).canonical()
+    assert b"edges" not in parse(document()).canonical()
+    assert "edges" not in parse(document()).model_dump_json()
+
+
+@pytest.mark.parametrize("edges", [(0.0, 5), (-1, 5), (5, 5), (7, 5), (5, 101)])
+def test_edges_that_do_not_increase_within_the_range_are_refused(edges: tuple[float, ...]) -> None:
+    with pytest.raises(TermsError, match="spend needs edges that increase, above low, up to high"):
+        parse(with_edges(*edges))
+
+
+def test_a_category_has_no_edges() -> None:
+    changed = document()
+    changed["contract"]["columns"][1]["edges"] = [1.0]
+    with pytest.raises(TermsError, match="takes no range, no scale and no edges"):
+        parse(changed)

@@ -19,6 +19,7 @@ from client_sdk.recipes.per_consumer.rows import tame
 from client_sdk.recipes.propensity.settings import (
     PropensitySettings,
     check_dimension,
+    crosses,
     network,
     parse,
 )
@@ -88,13 +89,12 @@ class Model:
         self.size = float(torch.linalg.vector_norm(self.parameters))  # infinite beyond 1e19
         if not math.isfinite(self.size) and not np.isfinite(parameters).all():
             raise RecipeError(f"study {terms.study}: the parameters are not all finite")
+        self.crosses = crosses(terms.contract, settings)
+        self.codes = tuple(column.codes for column in terms.contract.categories)
         self.module: nn.Module | None = None
         if settings.installed:
             # Only what a row looks like; its shape otherwise is the module's own business.
-            self.network = Network(
-                len(terms.contract.numbers),
-                tuple(len(column.values) for column in terms.contract.categories),
-            )
+            self.network = Network(len(terms.contract.numbers), self.codes)
             self.module = _installed(settings, terms.contract).to(device)
             any_module.fill(self.module, self.parameters)
             any_module.check(self.module, self.network)
@@ -116,7 +116,7 @@ class Model:
         Arguments are shaped as `Batch` has them; ``out`` is float32, shape (blocks, dimension).
         Guarantees are those of the two ``per_consumer`` modules.
         """
-        rows = tame(self.network, numbers, categories, labels, present)
+        rows = tame(self.network, numbers, self._crossed(categories), labels, present)
         if self.module is None:
             stack.clipped_sums(
                 self.network,
@@ -131,6 +131,16 @@ class Model:
                 self.module, self.network, rows, clipping_norm=clipping_norm, out=out
             )
 
+    def _crossed(self, categories: Tensor) -> Tensor:
+        """The codes, int64, shape (..., category columns), followed by those of the crosses.
+
+        Of a code outside its column nothing is made here: `tame` sees it where it stands first.
+        """
+        if not self.crosses:
+            return categories
+        pairs = [categories[..., a] * self.codes[b] + categories[..., b] for a, b in self.crosses]
+        return torch.cat([categories, torch.stack(pairs, -1)], -1)
+
     def probabilities(self, numbers: Tensor, categories: Tensor) -> Tensor:
         """Probability of a positive label, float32, shape (rows,); NaN for a row out of contract.
 
@@ -139,7 +149,7 @@ class Model:
             categories: int64, shape (rows, category columns).
         """
         labels = numbers.new_zeros(1, len(numbers), 1)
-        rows = tame(self.network, numbers, categories, labels, labels + 1)
+        rows = tame(self.network, numbers, self._crossed(categories), labels, labels + 1)
         if self.module is None:
             values = stack.logits(self.network, self.parameters, rows)
         else:
@@ -187,7 +197,7 @@ def score(
     device = best_device()
     model = Model(terms, parameters, device)
     shape = numbers.shape[:-1]
-    wanted = (model.network.numbers, len(model.network.cardinalities))
+    wanted = (model.network.numbers, len(model.codes))
     if categories.shape[:-1] != shape or (numbers.shape[-1], categories.shape[-1]) != wanted:
         raise RecipeError(
             f"study {terms.study}: rows must have {wanted[0]} numbers and {wanted[1]} categories, "

@@ -15,6 +15,7 @@ __all__ = [
     "PropensitySettings",
     "check",
     "check_dimension",
+    "crosses",
     "dimension",
     "network",
     "parse",
@@ -31,6 +32,9 @@ class PropensitySettings(StrictModel):
     """Outputs of each hidden layer (``mlp``)."""
     embedding_width: int = Field(default=8, ge=1, le=512)
     """Numbers that stand for one category code (``mlp``)."""
+    crosses: tuple[str, ...] = Field(default=(), max_length=256)
+    """Pairs of category columns, each as ``first*second``, that are read as one more column with
+    a code for every pair of theirs; binned numbers count as categories."""
     parameters: int = Field(default=0, ge=0, le=100_000_000)
     """How many parameters an installed model has: a coordinator does not have its code."""
     initial_scale: float = Field(default=0.05, gt=0, le=10)
@@ -51,6 +55,8 @@ class PropensitySettings(StrictModel):
             raise ValueError(f"model {self.model} is an installed one: state its parameters")
         if not self.installed and self.parameters:
             raise ValueError(f"model {self.model} takes no parameters: the contract implies them")
+        if self.installed and self.crosses:
+            raise ValueError(f"model {self.model} takes no crosses: it may form its own")
         return self
 
     @property
@@ -77,12 +83,36 @@ def network(contract: DataContract, settings: PropensitySettings) -> Network:
     if settings.installed:
         raise RecipeError(f"model {settings.model} is installed: its shape is in its own code")
     logistic = settings.model == "logistic"
+    codes = [column.codes for column in contract.categories]
     return Network(
         numbers=len(contract.numbers),
-        cardinalities=tuple(len(column.values) for column in contract.categories),
+        cardinalities=(*codes, *(codes[a] * codes[b] for a, b in crosses(contract, settings))),
         width=1 if logistic else settings.embedding_width,
         hidden=() if logistic else settings.hidden,
     )
+
+
+def crosses(contract: DataContract, settings: PropensitySettings) -> tuple[tuple[int, int], ...]:
+    """The pairs of columns that are crossed, as positions among the contract's categories.
+
+    Raises:
+        RecipeError: if one names no category column, or the same pair comes twice.
+    """
+    names = [column.name for column in contract.categories]
+    pairs: list[tuple[int, int]] = []
+    for cross in settings.crosses:
+        first, _, second = cross.partition("*")
+        for name in (first, second):
+            if name not in names:
+                raise RecipeError(
+                    f"setting crosses: {cross!r:.140} crosses {name!r:.70}, which is no category "
+                    'and no binned number of the contract; write "first*second"'
+                )
+        pair = (names.index(first), names.index(second))
+        if first == second or pair in pairs or pair[::-1] in pairs:
+            raise RecipeError(f"setting crosses: {cross!r:.140} adds nothing; leave it out")
+        pairs.append(pair)
+    return tuple(pairs)
 
 
 def dimension(contract: DataContract, settings: PropensitySettings) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import warnings
 from typing import Any
 
@@ -20,7 +21,7 @@ from client_sdk.recipes.propensity import model as model_module
 from client_sdk.recipes.propensity.contribute import contribute
 from client_sdk.recipes.propensity.settings import network, parse
 from privacy.errors import RecipeError
-from privacy.terms import Terms
+from privacy.terms import Column, Terms
 from tests.client_sdk.recipes.reference import (
     Reference,
     clip,
@@ -30,6 +31,7 @@ from tests.client_sdk.recipes.reference import (
     make_parameters,
     terms_for,
 )
+from tests.conftest import make_contract
 
 MLP = {"model": "mlp", "hidden": (7, 5), "embedding_width": 3}
 LOGISTIC = {"model": "logistic"}
@@ -508,3 +510,70 @@ def test_vectors_of_the_reference_are_not_all_clipped_alike() -> None:
     norms = consumer_vectors(reference, make_batch(contract, (2, 11, 2), seed=2)).norm(dim=2)
     assert (norms > 0.5).any()
     assert ((norms > 0) & (norms < 0.5)).any()
+
+
+CROSSED = [LOGISTIC | {"crosses": ("c0*c1", "c2*c0")}, MLP | {"crosses": ("c1*c2",)}]
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("settings", CROSSED, ids=["logistic", "mlp"])
+def test_a_cross_is_one_more_column_with_a_code_for_every_pair(
+    settings: dict[str, Any], rows: int
+) -> None:
+    """Against a contract that has the crossed columns written out."""
+    sizes, pairs = (3, 2, 4), [pair.split("*") for pair in settings["crosses"]]
+    places = [(int(first[1]), int(second[1])) for first, second in pairs]
+    terms = terms_for(contract_for(2, sizes), settings, clipping_norm=0.6)
+    batch = make_batch(terms.contract, (2, 9, rows), seed=rows)
+    written = [batch.categories[..., a] * sizes[b] + batch.categories[..., b] for a, b in places]
+    plain = {key: value for key, value in settings.items() if key != "crosses"}
+    wide = terms_for(
+        contract_for(2, (*sizes, *(sizes[a] * sizes[b] for a, b in places))),
+        plain,
+        clipping_norm=0.6,
+    )
+    assert wide.dimension == terms.dimension
+    parameters = make_parameters(terms.dimension, 6)
+    codes = np.concatenate([batch.categories, np.stack(written, -1)], -1)
+    wide_batch = dataclasses.replace(batch, categories=codes)
+    sums = contribute(parameters, batch, terms=terms)
+    assert np.array_equal(sums, contribute(parameters, wide_batch, terms=wide))
+    scores = model_module.score(terms, parameters, batch.numbers, batch.categories)
+    assert np.array_equal(scores, model_module.score(wide, parameters, batch.numbers, codes))
+
+
+@pytest.mark.parametrize("code", [-1, 3, 7, 2**62, -(2**62)])
+def test_a_code_outside_its_column_is_not_hidden_by_a_cross(code: int) -> None:
+    terms = terms_for(contract_for(1, (3, 2)), LOGISTIC | {"crosses": ("c0*c1",)})
+    batch = make_batch(terms.contract, (1, 2, 1), seed=1, empty=0)
+    batch.categories[0, 0, 0] = (code, 0)
+    parameters = make_parameters(terms.dimension, 2)
+    other = dataclasses.replace(batch, present=batch.present * np.float32([[[0], [1]]]))
+    sums = contribute(parameters, batch, terms=terms)
+    assert np.array_equal(sums, contribute(parameters, other, terms=terms))
+    scores = model_module.score(terms, parameters, batch.numbers, batch.categories)
+    assert np.isnan(scores[0, 0, 0])
+    assert np.isfinite(scores[0, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("crosses", "words"),
+    [
+        (("c0*c9",), "crosses 'c9', which is no category"),
+        (("n0*c0",), "crosses 'n0', which is no category"),
+        (("c0",), "crosses '', which is no category"),
+        (("c0*c1*c0",), "crosses 'c1*c0', which is no category"),
+        (("c0*c0",), "'c0*c0' adds nothing"),
+        (("c0*c1", "c1*c0"), "'c1*c0' adds nothing"),
+    ],
+)
+def test_a_cross_of_no_two_categories_is_refused(crosses: tuple[str, ...], words: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(words)):
+        terms_for(contract_for(1, (3, 2)), LOGISTIC | {"crosses": crosses})
+
+
+def test_binned_numbers_are_crossed_like_categories() -> None:
+    spend = Column(name="spend", kind="number", low=0.0, high=9.0, edges=(2.0, 5.0))
+    kind = Column(name="kind", kind="category", values=("A", "B"))
+    contract = make_contract(columns=(spend, kind))
+    assert terms_for(contract, LOGISTIC | {"crosses": ("kind*spend",)}).dimension == 3 + 2 + 6 + 1
