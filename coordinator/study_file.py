@@ -118,6 +118,7 @@ class StudyFile(StrictModel):
             from privacy.accounting import calibrate
 
             terms = calibrate(terms, self.privacy.epsilon or 1.0)
+        terms = terms.model_copy(update={"settings": {**plan.settings(terms), **settings}})
         return _checked(terms)
 
     def _roster(self, everybody: Sequence[RosterEntry]) -> tuple[RosterEntry, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar, cast
 
@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from client_sdk.batch import Batch
 from privacy.errors import ConfigurationError, RecipeError
 from privacy.ledger.folds import GROUP, Fold, PublicState, installed_fold
-from privacy.terms import DataContract, StrictModel, Terms, first_problem
+from privacy.terms import DataContract, Setting, StrictModel, Terms, first_problem
 
 __all__ = [
     "Contribute",
@@ -46,6 +46,10 @@ class State(PublicState, Protocol):
         """The state as named arrays."""
 
 
+def _no_settings(_: Terms) -> Mapping[str, Setting]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a study does where its file is silent; it follows from public facts alone."""
@@ -53,6 +57,8 @@ class Plan:
     rounds: int
     sampling_probability: float
     clipping_norm: float
+    settings: Callable[[Terms], Mapping[str, Setting]] = _no_settings
+    """Of the study's terms, complete but for them: settings to write in where there are none."""
 
 
 class Recipe(Fold, Protocol):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from client_sdk.recipes.propensity.settings import parse
+from client_sdk.recipes.propensity.settings import FASTEST, parse
 from client_sdk.recipes.propensity.settings import plan as plan_of
 from coordinator.study_file import read_study
 from privacy.accounting import Accountant
@@ -183,8 +183,55 @@ def test_crosses_are_settings(tmp_path: Path) -> None:
     columns = "age = { low = 20, high = 80, bins = 4 }\n"
     cross = '[recipe]\ncrosses = ["kind*age"]\n'
     terms = read(tmp_path, SHORTEST + columns + cross)
-    assert terms.settings == {"crosses": ("kind*age",)}
+    assert terms.settings["crosses"] == ("kind*age",)
     assert terms.dimension == 1 + 3 + 4 + 12 + 1
     assert Terms.from_json(terms.model_dump_json()) == terms
     with pytest.raises(ConfigurationError, match="'ages', which is no category"):
         read(tmp_path, SHORTEST + columns + cross.replace("age", "ages"))
+
+
+def rate(terms: Terms) -> float:
+    return parse(terms).learning_rate
+
+
+def test_the_plan_is_heavy_ball_on_everybody_and_the_mean_of_the_second_half(
+    tmp_path: Path,
+) -> None:
+    terms = read(tmp_path, SHORTEST)
+    assert terms.settings == {
+        "optimizer": "sgd",
+        "momentum": 0.9,
+        "learning_rate": rate(terms),
+        "average_from": 21,
+    }
+    assert terms.privacy.sampling_probability == 1.0
+
+
+def test_the_planned_step_follows_noise_consumers_rounds_and_columns(tmp_path: Path) -> None:
+    def planned(privacy: str, rounds: int = 40, more: str = "") -> float:
+        text = SHORTEST.replace("rounds = 40", f"rounds = {rounds}") + more
+        return rate(read(tmp_path, f"{text}[privacy]\n{privacy}\n"))
+
+    plain = planned("noise_multiplier = 40.0")
+    half = pytest.approx(plain / 2, rel=0.1)
+    assert planned("noise_multiplier = 80.0") == half
+    assert planned("noise_multiplier = 40.0\nclipping_norm = 2") == half
+    assert planned("noise_multiplier = 40.0\nsampling_probability = 0.5") == half
+    assert planned("noise_multiplier = 40.0", rounds=160) == half
+    columns = "".join(f"n{at} = {{ high = 9 }}\n" for at in range(9))
+    assert planned("noise_multiplier = 40.0", more=columns) == half
+
+
+def test_what_the_file_says_of_the_optimiser_stays(tmp_path: Path) -> None:
+    own = "[recipe]\nlearning_rate = 0.3\naverage_from = 0\n"
+    settings = parse(read(tmp_path, SHORTEST + own))
+    assert (settings.learning_rate, settings.average_from, settings.momentum) == (0.3, 0, 0.9)
+    adam = parse(read(tmp_path, SHORTEST + '[recipe]\noptimizer = "adam"\n'))
+    assert (adam.optimizer, adam.learning_rate, adam.average_from) == ("adam", 0.1, 21)
+    assert "learning_rate" not in read(tmp_path, SHORTEST + '[recipe]\nmodel = "mlp"\n').settings
+
+
+def test_a_planned_step_is_never_faster_than_the_curvature_allows(tmp_path: Path) -> None:
+    once = SHORTEST.replace("rounds = 40", "rounds = 1")
+    terms = read(tmp_path, once + "[privacy]\nnoise_multiplier = 1.0\n")
+    assert rate(terms) == pytest.approx(FASTEST / 3, rel=0.05)
