@@ -1,0 +1,1 @@
+"""What joining is worth: alone against alliance, over epsilon, on real data or on one's own."""
