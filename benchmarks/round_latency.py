@@ -12,7 +12,7 @@ from benchmarks.peers.flower_rounds import PEER_NAME, measure
 from benchmarks.report import Report, Row, main
 from client_sdk.recipes.propensity.settings import PropensitySettings, dimension
 from privacy.identity import Identity
-from privacy.terms import Column, DataContract, PrivacyTerms, RosterEntry, Terms
+from privacy.terms import Column, DataContract, PrivacyTerms, RosterEntry, Setting, Terms
 
 MEMBERS = 3
 """Of which none may drop, so a round is one trip; of four one may, and it is three."""
@@ -33,7 +33,7 @@ def main_terms(rounds: int, identities: list[Identity]) -> Terms:
         ),
         rows_per_consumer=1,
     )
-    settings: dict[str, bool | int | float | str | tuple[int, ...]] = {
+    settings: dict[str, Setting] = {
         "model": "mlp",
         "hidden": (HIDDEN,),
     }

@@ -29,6 +29,7 @@ from privacy.terms import (
     PhaseDeadlines,
     PrivacyTerms,
     RosterEntry,
+    Setting,
     Terms,
 )
 
@@ -37,7 +38,7 @@ __all__ = ["MEMBERS", "local_members", "make_terms", "multiplicities", "one_cont
 MEMBERS: Final = tuple(f"member-{index}" for index in range(4))
 CONSUMERS: Final = 6000
 CLIPPING_NORM: Final = 0.5
-SETTINGS: Final[dict[str, bool | int | float | str | tuple[int, ...]]] = {
+SETTINGS: Final[dict[str, Setting]] = {
     "model": "logistic",
     "learning_rate": 1e-6,
     "momentum": 0.0,
