@@ -183,5 +183,5 @@ def _rows(dataset: Dataset) -> _Rows:
     numbers, categories = batch.numbers[there], batch.categories[there]
     columns = [numbers.astype(np.float64)]
     for index, column in enumerate(dataset.contract.categories):
-        columns.append(np.eye(len(column.values))[categories[:, index]])
+        columns.append(np.eye(column.codes)[categories[:, index]])
     return _Rows(numbers, categories, batch.labels[there], np.concatenate(columns, axis=1))

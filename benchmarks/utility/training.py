@@ -24,7 +24,7 @@ from scipy.special import expit
 from client_sdk.dataset import Dataset
 from client_sdk.recipes.propensity.contribute import contribute
 from client_sdk.recipes.propensity.fold import fold, initial_state, published
-from client_sdk.recipes.propensity.settings import network, parse
+from client_sdk.recipes.propensity.settings import crosses, network, parse
 from privacy.sampling import LARGEST_BLOCK
 from privacy.terms import Terms
 
@@ -131,6 +131,9 @@ def _design(
     shape = network(terms.contract, settings)
     batch = data.gather(np.arange(len(data.consumer_ids))[None, :])
     numbers, codes = batch.numbers[0, :, 0], batch.categories[0, :, 0]
+    sizes = [column.codes for column in terms.contract.categories]
+    pairs = [codes[:, a] * sizes[b] + codes[:, b] for a, b in crosses(terms.contract, settings)]
+    codes = np.column_stack([codes, *pairs])
     count, columns = codes.shape
     codes = codes + np.array(shape.starts, dtype=np.int64)
     ones = sparse.csr_array(
