@@ -16,6 +16,7 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -49,7 +50,7 @@ SIZES: Final = {
     "retail": sizes(650, 50, 10),
 }
 """Members of each data set; those of the credit clients are published."""
-CROWDS: Final = (100, 1000)
+CROWDS: Final = {"bank-100": 100, "bank-1000": 1000}
 """Members among whom Bank Marketing's training consumers are dealt evenly as well."""
 LEAST: Final = 20
 """Consumers of the smallest member of one's own table: fewer cannot hold out any."""
@@ -80,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--data", type=Path, metavar="FOLDER", help="where the public data sets lie")
-    add("--only", choices=sorted(DATASETS), nargs="+", help="of the public data sets")
+    add("--only", choices=[*DATASETS, *CROWDS], nargs="+", help="of the public data sets")
     add("--csv", type=Path, metavar="FILE", help="your own table, with a header")
     add("--contract", type=Path, metavar="TOML", help="its data contract, as in a study's file")
     add("--label", metavar="COLUMN", help="its column of 0 and 1, without a --contract")
@@ -96,6 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--epsilon", type=float, nargs="+", metavar="E", help="default 0.1 0.5 1 2 4 8")
     add("--seeds", type=int, default=None, metavar="COUNT", help="runs (default 5)")
     add("--no-ebm", action="store_true", help="leave DP-EBM out: it needs a package index once")
+    add("--no-every-step", action="store_true",
+        help="leave the members' whole code out, which takes most of the time")  # fmt: skip
     add("--pictures", type=Path, metavar="FOLDER", help="write one SVG for each member there")
     add("--markdown", type=Path, metavar="FILE", help="write the tables there")
     add("--cache", type=Path, metavar="FILE", help="keep scores that no study changes there")
@@ -113,7 +116,7 @@ def _plan(options: argparse.Namespace, members: Sequence[int], *, every_step: bo
         sizes=members,
         epsilons=epsilons,
         seeds=range(1, count + 1),
-        every_step=(_headline(epsilons),) if every_step else (),
+        every_step=() if options.no_every_step or not every_step else (_headline(epsilons),),
         ebm=not (options.no_ebm or options.quick),
         cache=options.cache,
     )
@@ -126,37 +129,22 @@ def _headline(epsilons: Sequence[float]) -> float:
 
 def _public(options: argparse.Namespace) -> list[Results]:
     """The public data sets, and Bank Marketing among many members."""
-    names = options.only or (["bank"] if options.quick else list(DATASETS))
+    names = options.only or (["bank"] if options.quick else [*DATASETS, *CROWDS])
     every = []
     for name in names:
         try:
-            table = DATASETS[name](options.data)
+            table = DATASETS["bank" if name in CROWDS else name](options.data)
         except OSError as error:
-            sys.exit(f"utility: {error.filename}: {error.strerror}; --data names the data's folder")
-        every.append(measure(table, _plan(options, SIZES[name], every_step=True)))
+            sys.exit(f"utility: {error}; --data names the folder that holds the public data sets")
+        if name in CROWDS:
+            members = CROWDS[name]
+            each = [sum(SIZES["bank"]) // members] * members
+            plan = replace(_plan(options, each, every_step=True), baselines=False, ebm=False)
+            every.append(measure(table, plan, f"{table.name}, {members} members"))
+        else:
+            every.append(measure(table, _plan(options, SIZES[name], every_step=True)))
         print(terminal(every[-1]), flush=True)
-        if name == "bank" and not options.quick:
-            every.extend(_crowds(options, table))
     return every
-
-
-def _crowds(options: argparse.Namespace, table: Table) -> list[Results]:
-    """The same consumers among 100 and 1,000 members of equal size."""
-    found = []
-    for members in CROWDS:
-        each = [sum(SIZES["bank"]) // members] * members
-        plan = _plan(options, each, every_step=True)
-        plan = Plan(
-            sizes=each,
-            epsilons=plan.epsilons,
-            seeds=plan.seeds,
-            every_step=plan.every_step,
-            baselines=False,
-            ebm=False,
-        )
-        found.append(measure(table, plan, f"{table.name}, {members} members"))
-        print(terminal(found[-1]), flush=True)
-    return found
 
 
 def _own(options: argparse.Namespace) -> list[Results]:

@@ -93,7 +93,8 @@ class Alliance:
             attempt.cleared()
             attempt.add(name, 0, vector.tobytes())
         attempt.close()
-        return attempt.release().total, noise_steps * grid.step, self._taken(slots)
+        noise: Floats = noise_steps * np.float64(grid.step)
+        return attempt.release().total, noise, self._taken(slots)
 
     def _taken(self, slots: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:
         taken = []

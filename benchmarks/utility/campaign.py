@@ -17,12 +17,12 @@ from benchmarks.utility.agreement import Alliance, paired
 from benchmarks.utility.baselines import alone, one_hot, pooled, side_by_side
 from benchmarks.utility.institution import train_institutions
 from benchmarks.utility.results import Results
-from benchmarks.utility.study import DELTA, study_contract, study_terms
+from benchmarks.utility.study import DELTA, study_terms
 from benchmarks.utility.tables import Rows, Split, Table, rows_of, split, subset
 from benchmarks.utility.training import Run, noise_scale, train_all
 from client_sdk.dataset import Dataset
 from client_sdk.recipes.propensity.model import score
-from privacy.terms import Terms
+from privacy.terms import DataContract, Terms
 
 __all__ = ["Plan", "measure", "sizes"]
 
@@ -96,13 +96,12 @@ def measure(table: Table, plan: Plan, name: str | None = None) -> Results:
         name: of the results; the table's if not given.
     """
     results = Results(name or table.name)
-    study_data = table.under(study_contract(table.contract))
     cache = _Cache(plan.cache)
     started = time.perf_counter()
     for place, seed in enumerate(plan.seeds, 1):
         parts = split(table, plan.sizes, seed)
         results.members = {member: len(at) for member, at in parts.members.items()}
-        _private(results, study_data, parts, plan, seed)
+        _private(results, table, parts, plan, seed)
         test = rows_of(table.data, parts.test)
         training = rows_of(table.data, parts.training)
         _institutions(results, table, parts, plan, seed)
@@ -115,17 +114,33 @@ def measure(table: Table, plan: Plan, name: str | None = None) -> Results:
     return results
 
 
-def _private(results: Results, data: Dataset, parts: Split, plan: Plan, seed: int) -> None:
+def _private(results: Results, table: Table, parts: Split, plan: Plan, seed: int) -> None:
     """The alliance, trusted curators and local noise."""
     counts = [len(at) for at in parts.members.values()]
-    everybody = subset(data, parts.training)
+    studies: dict[DataContract, list[tuple[float, Terms]]] = {}
+    for epsilon in plan.epsilons:
+        terms = study_terms(table.contract, counts, epsilon, table.crosses)
+        results.settings[epsilon] = _settings(terms)
+        studies.setdefault(terms.contract, []).append((epsilon, terms))
+    for contract, study in studies.items():
+        data = table.under(contract)
+        _quickly(results, data, parts, study, seed)
+        _every_step(results, data, parts, [one for one in study if one[0] in plan.every_step], seed)
+
+
+def _quickly(
+    results: Results,
+    data: Dataset,
+    parts: Split,
+    study: Sequence[tuple[float, Terms]],
+    seed: int,
+) -> None:
+    """Runs at all epsilons side by side."""
     test = rows_of(data, parts.test)
     names, runs = [], []
-    for epsilon in plan.epsilons:
-        terms = study_terms(data.contract, counts, epsilon)
+    for epsilon, terms in study:
         privacy = terms.privacy
         single = privacy.noise_multiplier * privacy.clipping_norm
-        results.settings[epsilon] = _settings(terms)
         for model, scale in (
             ("alliance", noise_scale(terms)),
             (EQUAL_EPSILON, single),
@@ -133,15 +148,26 @@ def _private(results: Results, data: Dataset, parts: Split, plan: Plan, seed: in
         ):
             names.append((model, epsilon))
             runs.append(Run(terms, scale, seed))
-    for key, run, parameters in zip(names, runs, train_all(runs, everybody), strict=True):
+    trained = train_all(runs, subset(data, parts.training))
+    for key, run, parameters in zip(names, runs, trained, strict=True):
         results.add(*key, _scored(run.terms, parameters, test))
-    for epsilon in plan.every_step:
-        terms = study_terms(data.contract, counts, epsilon)
+
+
+def _every_step(
+    results: Results,
+    data: Dataset,
+    parts: Split,
+    study: Sequence[tuple[float, Terms]],
+    seed: int,
+) -> None:
+    """The members' and the coordinator's whole code, beside a curator of equal noise."""
+    test = rows_of(data, parts.test)
+    for epsilon, terms in study:
         members = {
             entry.name: subset(data, at)
             for entry, at in zip(terms.roster, parts.members.values(), strict=True)
         }
-        together, curator = paired(Alliance(terms, members, seed), everybody)
+        together, curator = paired(Alliance(terms, members, seed), subset(data, parts.training))
         results.add(PRODUCT, epsilon, _scored(terms, together, test))
         results.add(EQUAL_NOISE, epsilon, _scored(terms, curator, test))
 

@@ -61,6 +61,7 @@ def _table(
     *,
     test: npt.NDArray[np.bool_] | None = None,
     members: npt.NDArray[np.str_] | None = None,
+    crosses: tuple[str, ...] = (),
 ) -> Table:
     """The table of a frame that has the contract's columns and those of ``groups``."""
     capped = _capped(frame, contract)
@@ -71,6 +72,7 @@ def _table(
         groups={group: frame[group].astype(str).to_numpy(dtype=np.str_) for group in groups},
         test=test,
         members=members,
+        crosses=crosses,
     )
 
 
@@ -115,7 +117,14 @@ def bank(data: Path) -> Table:
     }  # fmt: skip
     contract = _contract("bank", "customer", "subscribed", columns)
     frame["age_group"] = _decades(frame["age"])
-    return _table("Bank Marketing", frame, contract, ("age_group", "job", "marital"))
+    return _table(
+        "Bank Marketing",
+        frame,
+        contract,
+        ("age_group", "job", "marital"),
+        # Campaigns are runs of calls in time, each with its own offer.
+        crosses=("month*poutcome", "month*contact", "housing*month"),
+    )
 
 
 _ADULT_COLUMNS: Final = (
@@ -168,7 +177,14 @@ def adult(data: Path) -> Table:
     contract = _contract("adult", "person", "above_50k", columns)
     frame["age_group"] = _decades(frame["age"])
     held_out = np.arange(len(frame)) >= len(training)
-    return _table("Adult", frame, contract, ("age_group", "sex", "race"), test=held_out)
+    return _table(
+        "Adult",
+        frame,
+        contract,
+        ("age_group", "sex", "race"),
+        test=held_out,
+        crosses=("relationship*sex",),  # what work earns depends on the household
+    )
 
 
 _FATE_PARTS: Final = {"guest": "guest", "host-1": "host_1", "host-2": "host_2", "test": "test"}
@@ -218,6 +234,7 @@ def credit(data: Path) -> Table:
         ("age_group", "sex"),
         test=(frame["member"] == "test").to_numpy(),
         members=frame["member"].to_numpy(dtype=np.str_),
+        crosses=("pay_0*pay_2", "pay_0*pay_3"),  # a delay counts otherwise if there was one before
     )
 
 

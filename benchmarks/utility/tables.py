@@ -32,6 +32,8 @@ class Table:
         groups: by name, each consumer's value, shape (consumers,): for fairness, not for training.
         test: which consumers the publisher holds out; None where seeds draw them.
         members: the member of each consumer; None where seeds draw them.
+        crosses: pairs of category columns that the study reads together, ``first*second``:
+            declared by who knows what the columns mean.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Table:
     groups: Mapping[str, npt.NDArray[np.str_]]
     test: npt.NDArray[np.bool_] | None = None
     members: npt.NDArray[np.str_] | None = None
+    crosses: tuple[str, ...] = ()
 
     @property
     def contract(self) -> DataContract:

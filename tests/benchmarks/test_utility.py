@@ -24,8 +24,9 @@ from benchmarks.utility.study import study_terms
 from benchmarks.utility.tables import Rows, Table, rows_of, split, subset
 from benchmarks.utility.training import Clipper, Run, noise_scale, train_all
 from client_sdk.recipes.propensity.contribute import contribute
+from client_sdk.recipes.propensity.settings import PropensitySettings, dimension
 from privacy.errors import ConfigurationError, DataError
-from privacy.terms import DataContract
+from privacy.terms import DataContract, Terms
 
 SIZES = [300, 150, 60]
 
@@ -66,19 +67,30 @@ def table(csv: Path) -> Table:
     return own_table(csv, _contract(), None)
 
 
+def _crossed(table: Table) -> Terms:
+    """Terms with binned numbers and a cross of two columns."""
+    terms = study_terms(table.contract, [4000, 4000, 4000], 8.0)
+    assert terms.contract.numbers == ()
+    settings = PropensitySettings.model_validate(terms.settings | {"crosses": ("spend*kind",)})
+    size = dimension(terms.contract, settings)
+    changes = {"settings": terms.settings | {"crosses": ("spend*kind",)}, "dimension": size}
+    return terms.model_copy(update=changes)
+
+
 def test_the_quick_sums_are_the_recipe_s_clipped_sums(table: Table) -> None:
-    terms = study_terms(table.contract, [800, 800, 800], 1.0)
-    tight = terms.model_copy(
-        update={"privacy": terms.privacy.model_copy(update={"clipping_norm": 0.3})}
+    plain = study_terms(table.contract, [800, 800, 800], 1.0)
+    tight = plain.model_copy(
+        update={"privacy": plain.privacy.model_copy(update={"clipping_norm": 0.3})}
     )
     rng = np.random.default_rng(2)
-    for study in (terms, tight):
+    for study in (plain, tight, _crossed(table)):
+        data = table.under(study.contract)
         parameters = rng.normal(0, 1, (2, study.dimension)).astype(np.float32)
         taken = rng.random((table.consumers, 2)) < 0.5
-        sums = Clipper(study, table.data).sums(parameters, taken)
+        sums = Clipper(study, data).sums(parameters, taken)
         for at in range(2):
             chosen = np.flatnonzero(taken[:, at])
-            batch = table.data.gather(chosen[:, None])
+            batch = data.gather(chosen[:, None])
             blocks = contribute(parameters[at], batch, terms=study)
             assert sums[at] == pytest.approx(blocks.sum(axis=0, dtype=np.float64), abs=1e-3)
 
@@ -100,7 +112,7 @@ def test_the_quick_noise_has_the_variance_of_all_members_shares(
     """False alarms: 1e-6, by a chi-square's normal approximation at 5 standard deviations."""
     together, _ = alliance
     parameters = np.zeros(together.terms.dimension, dtype=np.float32)
-    draws = [together.release(parameters, 1)[1] for _ in range(200)]
+    draws = [together.release(parameters, 1)[1] for _ in range(80)]
     found = np.concatenate(draws) / noise_scale(together.terms)
     assert abs(np.mean(found**2) - 1) < 5 * (2 / len(found)) ** 0.5
 
