@@ -58,11 +58,13 @@ class Report:
         benchmark: its name.
         quick: smaller sizes.
         path: where the rows will be written, if anywhere.
+        data: the folder of data sets, for those that read some.
     """
 
     benchmark: str
     quick: bool
     path: Path | None = None
+    data: Path = Path()
     started: float = field(default_factory=time.perf_counter)
     rows: list[Row] = field(default_factory=list)
 
@@ -95,21 +97,32 @@ class Report:
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def main(benchmark: str, description: str, measure: Callable[[Report], None]) -> None:
-    """Command line of a benchmark: ``--json FILE`` and ``--quick``.
+def main(
+    benchmark: str,
+    description: str,
+    measure: Callable[[Report], None],
+    *,
+    reads_data: bool = False,
+) -> None:
+    """Command line of a benchmark: ``--json FILE``, ``--quick``, and ``--data DIR`` where it reads.
 
     Args:
         benchmark: the module's name after ``benchmarks.``.
         description: one sentence for ``--help``.
         measure: adds rows to the report; looks at ``report.quick`` for smaller sizes.
+        reads_data: whether it reads data sets, from ``report.data``.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{benchmark}", description=description
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here")
     parser.add_argument("--quick", action="store_true", help="smaller sizes, under a minute")
+    if reads_data:
+        parser.add_argument(
+            "--data", type=Path, required=True, metavar="DIR", help="the folder of data sets"
+        )
     options = parser.parse_args()
-    report = Report(benchmark, options.quick, options.json)
+    report = Report(benchmark, options.quick, options.json, getattr(options, "data", Path()))
     measure(report)
     if options.json:
         report.write(options.json)
