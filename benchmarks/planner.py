@@ -19,7 +19,6 @@ import numpy as np
 
 from benchmarks.demo.comparison import scores
 from benchmarks.report import Report, Row, main
-from benchmarks.utility.baselines import pooled
 from benchmarks.utility.campaign import sizes
 from benchmarks.utility.datasets import DATASETS
 from benchmarks.utility.study import study_terms
@@ -28,6 +27,7 @@ from benchmarks.utility.training import Run, noise_scale, train_all
 from client_sdk.recipes.propensity.model import score
 from coordinator.projection import project
 from coordinator.rehearsal import Believed
+from privacy.terms import Terms
 
 EPSILONS: Final = (0.5, 1.0, 2.0, 4.0)
 RUNS, QUICK_RUNS = 52, 4
@@ -55,11 +55,14 @@ class Outcome:
 def outcomes(runs: int, data: Path) -> Iterator[Outcome]:
     """Data sets and epsilons in turn, each run on a split of its own."""
     tables = [read(data) for read in DATASETS.values()]
-    known = [_known(table) for table in tables]
+    known = {
+        (epsilon, at): _known(tables[at], epsilon)
+        for epsilon, at in itertools.product(EPSILONS, range(len(tables)))
+    }
     for run, (epsilon, at) in zip(
         range(runs), itertools.cycle(itertools.product(EPSILONS, range(len(tables)))), strict=False
     ):
-        outcome = _one(tables[at], known[at], epsilon, FIRST_SEED + run)
+        outcome = _one(tables[at], known[epsilon, at], epsilon, FIRST_SEED + run)
         low, _, high = outcome.informed
         print(
             f"{tables[at].name}, epsilon {epsilon:g}: {outcome.auc:.3f}, foretold {low:.3f} to "
@@ -76,32 +79,38 @@ def _sizes(table: Table) -> list[int]:
     return [max(1, there * 3 // 4 * part // sum(shape)) for part in shape]
 
 
-def _known(table: Table) -> Believed:
-    """What another split of the same data shows, as far as an operator would remember it."""
-    parts = split(table, _sizes(table), FIRST_SEED - 1)
-    training, test = rows_of(table.data, parts.training), rows_of(table.data, parts.test)
-    found = pooled(table.contract, training, test, FIRST_SEED - 1)
-    auc = next(one.auc for name, one in found.items() if "logistic" in name)
-    share = float(np.mean(training.labels))
+def _known(table: Table, epsilon: float) -> Believed:
+    """What another split of the same data shows without noise, as an operator would remember it."""
+    auc, share = _study(table, epsilon, FIRST_SEED - 1, noise=0.0)
     return Believed((auc - KNOWN, min(auc + KNOWN, 0.999)), (0.8 * share, min(1.2 * share, 0.99)))
 
 
-def _one(table: Table, known: Believed, epsilon: float, seed: int) -> Outcome:
-    parts = split(table, _sizes(table), seed)
-    counts = [len(at) for at in parts.members.values()]
-    terms = study_terms(table.contract, counts, epsilon, table.crosses)
+def _terms(table: Table, epsilon: float) -> Terms:
+    return study_terms(table.contract, _sizes(table), epsilon, table.crosses)
+
+
+def _study(table: Table, epsilon: float, seed: int, *, noise: float = 1.0) -> tuple[float, float]:
+    """The AUC of one study on held-out consumers, and the share of labels among the others."""
+    terms = _terms(table, epsilon)
     data = table.under(terms.contract)
+    parts = split(table, _sizes(table), seed)
+    run = Run(terms, noise * noise_scale(terms), seed)
+    (parameters,) = train_all([run], subset(data, parts.training))
+    test = rows_of(data, parts.test)
+    ranked = scores(test.labels, score(terms, parameters, test.numbers, test.categories))
+    return ranked.auc, float(np.mean(rows_of(data, parts.training).labels))
+
+
+def _one(table: Table, known: Believed, epsilon: float, seed: int) -> Outcome:
+    terms = _terms(table, epsilon)
     began_s = time.perf_counter()
     blind = project(terms).rehearsal
     seconds = time.perf_counter() - began_s
     informed = project(terms, known).rehearsal
     assert blind is not None
     assert informed is not None
-    run = Run(terms, noise_scale(terms), seed)
-    (parameters,) = train_all([run], subset(data, parts.training))
-    test = rows_of(data, parts.test)
-    ranked = scores(test.labels, score(terms, parameters, test.numbers, test.categories))
-    return Outcome(ranked.auc, blind.auc, informed.auc, seconds)
+    auc, _ = _study(table, epsilon, seed)
+    return Outcome(auc, blind.auc, informed.auc, seconds)
 
 
 def run(report: Report) -> None:
