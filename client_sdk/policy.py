@@ -299,4 +299,5 @@ def _declared(column: Column) -> str:
     if column.kind == "number":
         bins = f", {column.codes} bins" if column.binned else ""
         return f"{column.name} ({column.low:g} to {column.high:g}, {column.scale}{bins})"
-    return f"{column.name} (one of {len(column.values)} values)"
+    what = f"in {column.buckets} buckets" if column.buckets else f"one of {column.codes} values"
+    return f"{column.name} ({what})"

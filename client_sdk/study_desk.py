@@ -219,6 +219,8 @@ def _column(column: Column) -> str:
     if column.kind == "number":
         said = f"{column.name} from {column.low:g} to {column.high:g}"
         said += f" in {column.codes} bins" if column.binned else ""
+    elif column.buckets:
+        said = f"{column.name}, any text in {column.buckets} buckets"
     else:
         said = f"{column.name}, one of {len(column.values)} values"
     return said + (f" ({column.meaning})" if column.meaning else "")

@@ -1,4 +1,4 @@
-"""The commands `alliance-coordinator study`: project, propose, list, show, start, pause, stop."""
+"""The commands `alliance-coordinator study`: what an operator does with studies, and reads."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from coordinator.config import CoordinatorConfig
     from coordinator.projection import Projected
     from coordinator.rehearsal import Believed
+    from coordinator.statistics_desk import Result
     from coordinator.store import StudyRecord
     from coordinator.study_desk import StudyDesk
     from privacy.terms import Terms
@@ -163,6 +165,55 @@ def stop(
         _said(desk, desk.stop(name), "is over for good after the round that is open", json)
 
 
+@study.command()
+def result(
+    name: NameArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    csv: Annotated[bool, typer.Option("--csv", help="one figure a line")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Shows what a study of statistics found: figures with their errors, and what they cost."""
+    from coordinator.statistics_desk import as_csv, as_text, report
+
+    found = _result(config, name)
+    if json:
+        typer.echo(jsonlib.dumps(report(found)))
+    else:
+        typer.echo(as_csv(found) if csv else as_text(found))
+
+
+@study.command()
+def edges(
+    name: NameArgument,
+    bins: Annotated[int, typer.Option(min=2, help="of each number column, at most")] = 16,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Prints number columns with bins, from a study of statistics, for another study's contract."""
+    from coordinator.statistics_desk import as_toml
+
+    typer.echo(as_toml(_result(config, name), bins))
+
+
+@study.command()
+def words(
+    name: NameArgument,
+    column: Annotated[str, typer.Argument(help="a category that the contract has in buckets")],
+    file: Annotated[Path, typer.Argument(help="candidates, one a line")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    json: JsonOption = False,
+) -> None:
+    """Looks public candidates up in a hashed vocabulary: at most how many consumers have each."""
+    from coordinator.statistics_desk import look_up
+
+    found = look_up(_result(config, name), column, file)
+    if json:
+        typer.echo(jsonlib.dumps(found))
+        return
+    for one in found:
+        shown = "-" if one["value"] is None else f"{one['value']:,.0f}"
+        typer.echo(f"{one['word']:<32.32} {shown:>12}")
+
+
 def _projected(terms: Terms, believed: Believed, found: Projected) -> str:
     """A projection for a person."""
     profile = ", ".join(f"{m}: {value:.3f}" for m, value in found.epsilon.items())
@@ -201,11 +252,24 @@ def _bytes(count: int) -> str:
 
 
 def _desk(config: Path) -> StudyDesk:
-    from coordinator.config import CoordinatorConfig
     from coordinator.study_desk import StudyDesk
+
+    return StudyDesk(_settings(config))
+
+
+def _settings(config: Path) -> CoordinatorConfig:
+    from coordinator.config import CoordinatorConfig
     from protos.config import read_config
 
-    return StudyDesk(read_config(config, CoordinatorConfig).relative_to(config.parent))
+    return read_config(config, CoordinatorConfig).relative_to(config.parent)
+
+
+def _result(config: Path, name: str) -> Result:
+    from coordinator.statistics_desk import Result
+
+    with _desk(config) as desk:
+        terms = desk.find(name).terms
+    return Result.of(terms, _settings(config).state)
 
 
 def _said(desk: StudyDesk, record: StudyRecord, what: str, json: bool) -> None:

@@ -183,6 +183,7 @@ class StudyFile(StrictModel):
                 f"{colluders} colluders holds with at most {most_dropouts}, so write that or less"
             )
         spare = self.privacy.spare_attempts
+        spare = plan.spare_attempts if spare is None else spare
         rounds = self.rounds or plan.rounds
         return PrivacyTerms(
             clipping_norm=self.privacy.clipping_norm or plan.clipping_norm,

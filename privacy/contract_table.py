@@ -14,7 +14,10 @@ __all__ = ["ColumnTable", "ContractFile", "ContractTable"]
 
 
 class ColumnTable(StrictModel):
-    """One column: ``{ high = 5000.0 }`` is a number, ``["A", "B"]`` a category."""
+    """One column: ``{ high = 5000.0 }`` is a number, ``["A", "B"]`` a category.
+
+    ``{ buckets = 1000 }`` is a category whose values nobody agreed on beforehand.
+    """
 
     low: float = 0.0
     high: float | None = None
@@ -24,6 +27,7 @@ class ColumnTable(StrictModel):
     bins: int | None = Field(default=None, ge=2, le=1000)
     """So many bins of equal width on the number's scale, instead of ``edges``."""
     values: tuple[str, ...] = ()
+    buckets: int = Field(default=0, ge=0, le=1_000_000)
     meaning: str = ""
 
     @model_validator(mode="before")
@@ -45,10 +49,10 @@ class ColumnTable(StrictModel):
         """
         try:
             edges = self._edges(name)
-            if self.values:
+            if self.values or self.buckets:
                 return Column(
-                    name=name, kind="category", values=self.values, scale=self.scale,
-                    high=self.high, edges=edges, meaning=self.meaning,
+                    name=name, kind="category", values=self.values, buckets=self.buckets,
+                    scale=self.scale, high=self.high, edges=edges, meaning=self.meaning,
                 )  # fmt: skip
             return Column(
                 name=name, kind="number", low=self.low, high=self.high, scale=self.scale,

@@ -98,7 +98,8 @@ class Column(StrictModel):
     """One input column, with the range that was declared for it (never taken from data).
 
     A ``number`` lies in [low, high] and is scaled to [0, 1] by that range, after ``log1p`` of the
-    distance from ``low`` where ``scale`` is ``log``. A ``category`` is one of ``values``.
+    distance from ``low`` where ``scale`` is ``log``. A ``category`` is one of ``values``, or, where
+    no vocabulary is agreed, any text, told apart by one of ``buckets`` that a public hash gives.
 
     A number with ``edges`` is *binned*: models read it as a category. Its code is how many edges
     are at most the value, so bin i is [edges[i - 1], edges[i]). Edges are public: cut points that
@@ -113,13 +114,17 @@ class Column(StrictModel):
     edges: tuple[float, ...] = Field(default=(), max_length=1000)
     """Left out of the document where there are none, so that older terms keep their hashes."""
     values: tuple[str, ...] = Field(default=(), max_length=100_000)
+    buckets: int = Field(default=0, ge=0, le=1_000_000)
+    """Left out of the document where there are none, so that older terms keep their hashes."""
     meaning: str = Field(default="", max_length=500)
 
     @model_serializer(mode="wrap")
-    def _without_no_edges(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_what_is_not_there(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         document: dict[str, Any] = write(self)
         if not self.edges:
             document.pop("edges", None)
+        if not self.buckets:
+            document.pop("buckets", None)
         return document
 
     @property
@@ -130,16 +135,33 @@ class Column(StrictModel):
     @property
     def codes(self) -> int:
         """How many categories models see in it; 0 for a plain number."""
-        return len(self.edges) + 1 if self.edges else len(self.values)
+        return len(self.edges) + 1 if self.edges else self.buckets or len(self.values)
+
+    def bucket(self, value: str) -> int:
+        """The bucket of a text: the same at every member.
+
+        SHA-256 of ``alliance/v1/bucket``, a zero byte and the text in UTF-8, as a big-endian
+        integer, modulo ``buckets``.
+        """
+        digest = hashlib.sha256(b"alliance/v1/bucket\x00" + value.encode()).digest()
+        return int.from_bytes(digest, "big") % self.buckets
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.kind == "number":
             if self.low is None or self.high is None or not self.low < self.high or self.values:
                 raise ValueError(f"number column {self.name} needs low < high and no values")
+            if self.buckets:
+                raise ValueError(f"number column {self.name} takes no buckets")
+        elif self.buckets:
+            if self.buckets < 2 or self.values:
+                raise ValueError(
+                    f"category column {self.name} needs two or more buckets and then no values"
+                )
         elif len(set(self.values)) != len(self.values) or len(self.values) < 2:
             raise ValueError(f"category column {self.name} needs two or more distinct values")
-        elif (self.low, self.high, self.scale, self.edges) != (None, None, "linear", ()):
+        range_ = (self.low, self.high, self.scale, self.edges)
+        if self.kind == "category" and range_ != (None, None, "linear", ()):
             raise ValueError(f"category column {self.name} takes no range, no scale and no edges")
         if self.low is not None and self.high is not None and self.edges:
             # An edge at low itself would leave an empty bin below it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -177,13 +178,15 @@ def _in_range(table: Table, column: Column) -> tuple[npt.NDArray[np.float64], fl
 
 
 def _codes(table: Table, column: Column) -> npt.NDArray[np.int64]:
-    """A categorical column as positions in its declared values, a binned one as its bins."""
+    """A categorical column as its declared values' positions or as buckets, a binned one as bins."""
     if column.binned:
         values, _, _ = _in_range(table, column)
         return np.searchsorted(np.array(column.edges), values, side="right").astype(np.int64)
     texts = table.texts[column.name]
     empty = np.ma.getmaskarray(texts)
     _refuse(table, column.name, empty, "are empty", "fill them in or leave them out")
+    if column.buckets:
+        return _coded(texts, functools.cache(column.bucket))
     declared = {value: code for code, value in enumerate(column.values)}
     codes = _coded(texts, lambda text: declared.get(text, -1))
     _refuse(
@@ -191,7 +194,8 @@ def _codes(table: Table, column: Column) -> npt.NDArray[np.int64]:
         column.name,
         codes < 0,
         "hold a value that the contract does not list",
-        f"map them to its {len(declared)} values when the data is written",
+        f"map them to its {len(declared)} values when the data is written, or agree on a contract "
+        "that lists them",
     )
     return codes
 

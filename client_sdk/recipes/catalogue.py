@@ -59,6 +59,8 @@ class Plan:
     clipping_norm: float
     settings: Callable[[Terms], Mapping[str, Setting]] = _no_settings
     """Of the study's terms, complete but for them: settings to write in where there are none."""
+    spare_attempts: int | None = None
+    """None: as many as suit the rounds."""
 
 
 class Recipe(Fold, Protocol):

@@ -1,0 +1,1 @@
+"""How often the stated intervals of private statistics cover the exact figure, on real data."""
