@@ -13,6 +13,7 @@ from benchmarks.fuzz.campaign import Parser
 from benchmarks.fuzz.scene import Scene
 from client_sdk.recipes.model_file import load_model
 from client_sdk.recipes.propensity.fold import state_from_arrays
+from client_sdk.recipes.statistics import fold as statistics
 from coordinator.store.studies import StudyStore
 from privacy.empirical.releases import INDEX, open_releases
 from privacy.errors import EvidenceError, LedgerError
@@ -33,6 +34,7 @@ from privacy.ledger.kept import SUFFIX, kept_files
 from privacy.ledger.merkle import MemoryTree, root, verify_consistency, verify_inclusion
 from privacy.ledger.note import Note, NoteSignature, decode_base64, open_note, sign_text
 from privacy.ledger.passport import CONTEXT, Passport, open_passport
+from privacy.terms import Terms
 
 __all__ = ["parsers"]
 
@@ -238,7 +240,15 @@ def _models(here: Scene) -> Iterator[Parser]:
             "client_sdk.recipes.propensity.fold:state_from_arrays",
             "coordinator.store.studies:StudyStore.state",
         ),
-        (state,), _state(here), longest=1 << 20,
+        (state,), _state(here.terms, state_from_arrays), longest=1 << 20,
+    )  # fmt: skip
+    told = here.statistics()
+    found = statistics.initial_state(told).arrays()
+    yield Parser(
+        "the public state of statistics",
+        ("client_sdk.recipes.statistics.fold:state_from_arrays",),
+        (save({name: np.asarray(one) for name, one in found.items()}),),
+        _state(told, statistics.state_from_arrays), longest=1 << 20,
     )  # fmt: skip
     yield Parser(
         "passports", ("privacy.ledger.passport:open_passport",),
@@ -260,14 +270,14 @@ class _OneRow(StudyStore):
         return [(self.data,)]
 
 
-def _state(here: Scene) -> Callable[[bytes], object]:
+def _state(terms: Terms, read: Callable[..., object]) -> Callable[[bytes], object]:
     """Reads a state as a coordinator that starts again does."""
     store = _OneRow()
 
     def parse(data: bytes) -> None:
         store.data = data
-        arrays = store.state(here.terms.hash, 1, "")
-        state_from_arrays(arrays or {}, here.terms)
+        arrays = store.state(terms.hash, 1, "")
+        read(arrays or {}, terms)
 
     return parse
 

@@ -19,6 +19,7 @@ from client_sdk.policy import Policy
 from client_sdk.process import read_contract
 from client_sdk.reach import host_and_port
 from client_sdk.recipes.propensity.settings import check_dimension, parse
+from client_sdk.recipes.statistics.settings import check
 from coordinator.authority import CERTIFICATE_FILE, KEY_FILE, open_authority
 from coordinator.config import CoordinatorConfig
 from coordinator.status import Status, read_status
@@ -157,6 +158,12 @@ def _terms(here: Scene) -> Iterator[Parser]:
             "client_sdk.recipes.propensity.settings:parse",
         ),
         (document,), settings, form="json", longest=1 << 19,
+    )  # fmt: skip
+    yield Parser(
+        "terms of statistics, and whether they can tell anything",
+        ("client_sdk.recipes.statistics.settings:parse",),
+        (here.statistics().model_dump_json().encode(),),
+        lambda data: check(Terms.from_json(data)), form="json", longest=1 << 19,
     )  # fmt: skip
     yield Parser(
         "canonical terms",

@@ -15,6 +15,7 @@ from typing import Final
 from benchmarks.ledger_campaign.small_alliance import SmallAlliance, key_of
 from client_sdk.joining import REQUEST_FILE, NewMember, init
 from client_sdk.recipes.propensity import fold
+from client_sdk.recipes.statistics.settings import StatisticsSettings, dimension
 from privacy.acceptance import sign_acceptance
 from privacy.certificates import Authority, make_signing_request, make_tls_key
 from privacy.identity import Identity
@@ -70,6 +71,20 @@ class Scene:
             self.terms,
             member=f"member-{index}",
             ledger_key=self.ledger(index).public,
+        )
+
+    def statistics(self) -> Terms:
+        """Of a study of statistics over the same contract and roster."""
+        terms = self.terms
+        settings = StatisticsSettings(bins=4)
+        one = {"rounds": 1, "max_attempts": 2, "sampling_probability": 1.0}
+        return terms.model_copy(
+            update={
+                "recipe": "statistics",
+                "settings": {"bins": 4},
+                "dimension": dimension(terms.contract, settings),
+                "privacy": terms.privacy.model_copy(update=one),
+            }
         )
 
     def state_arrays(self) -> dict[str, object]:

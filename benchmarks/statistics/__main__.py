@@ -55,9 +55,9 @@ class Covered:
 
     def add(self, figure: Figure, exact: float) -> None:
         """Compares one figure."""
-        self.inside += figure.low <= exact <= figure.high
+        self.inside += bool(figure.low <= exact <= figure.high)
         self.all += 1
-        self.squares += (figure.value - exact) ** 2
+        self.squares += float(figure.value - exact) ** 2
 
 
 class Releases:
