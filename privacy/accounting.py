@@ -244,7 +244,8 @@ def calibrate(terms: Terms, epsilon: float) -> Terms:
         if enough > LARGEST_SIGMA * SIGMA_UNIT:
             raise TermsError(
                 f"epsilon {epsilon:g} at delta {terms.privacy.delta:g} is out of reach; "
-                "lower the sampling probability, the attempts or the dimension"
+                + _nearest(epsilon * math.exp(below))
+                + "lower the sampling probability, the attempts or the dimension"
             )
         below = excess(enough)
     while too_little == 0 and enough > 1:
@@ -263,6 +264,14 @@ def calibrate(terms: Terms, epsilon: float) -> Terms:
             enough, below = middle, value
         step += 1
     return _with_noise(terms, enough)
+
+
+def _nearest(epsilon: float) -> str:
+    """What would be within reach, as part of a sentence, rounded up."""
+    if math.isinf(epsilon):
+        return "raise delta, which is spent by what may fail, or "
+    unit = 10.0 ** (math.floor(math.log10(epsilon)) - 1)
+    return f"write {math.ceil(epsilon / unit) * unit:.2g} or more, or "
 
 
 def _crossing(low: int, above: float, high: int, below: float, *, halve: bool) -> int:

@@ -14,9 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from benchmarks.local_alliance import LocalAlliance, LocalMember
 from client_sdk.recipes.model_file import load_model
+from coordinator.cli import app
+from privacy.errors import AllianceError
 from privacy.terms import Column
 from tests.conftest import identity
 
@@ -86,18 +89,17 @@ class Run:
             self.events = list(alliance.events())
             self.folder, self.terms = alliance.folder, alliance.terms
 
-    def said(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def said(self, *arguments: str) -> str:
+        """What a command prints, or the error that ends it."""
         config = str(self.folder / "coordinator.toml")
-        program = "from coordinator.cli import main; main()"
-        return subprocess.run(
-            [sys.executable, "-c", program, "study", *arguments, "--config", config],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        done = CliRunner().invoke(app, ["study", *arguments, "--config", config])
+        if done.exception is not None:
+            assert isinstance(done.exception, AllianceError)
+            return str(done.exception)
+        return done.stdout
 
     def json(self, *arguments: str) -> Any:
-        done = self.said(*arguments, "--json")
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        return json.loads(self.said(*arguments, "--json"))
 
 
 @pytest.fixture(scope="module")
@@ -152,19 +154,19 @@ def test_members_have_the_same_release_and_their_ledgers_its_cost(study: Run) ->
 
 
 def test_an_operator_reads_a_table(study: Run) -> None:
-    text = study.said("result", "customers").stdout
+    text = study.said("result", "customers")
     for line in ("consumers", "kind; ", "town; ", "not shown", "share of responded by kind"):
         assert line in text
     assert "cost     epsilon by how many members know a consumer: 1: 0." in text
     assert "quantile 0.5" in text
     assert "age, spend" in text
-    table = list(csv.DictReader(io.StringIO(study.said("result", "customers", "--csv").stdout)))
+    table = list(csv.DictReader(io.StringIO(study.said("result", "customers", "--csv"))))
     assert {row["figure"] for row in table} >= {"consumers", "histogram", "correlation"}
     assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in table)
 
 
 def test_bins_are_printed_as_a_contract_takes_them(study: Run) -> None:
-    text = study.said("edges", "customers", "--bins", "5").stdout
+    text = study.said("edges", "customers", "--bins", "5")
     assert study.terms.hash in text
     columns = tomllib.loads(text)["contract"]["columns"]
     assert list(columns) == ["spend", "age"]
@@ -180,7 +182,7 @@ def test_bins_are_printed_as_a_contract_takes_them(study: Run) -> None:
     Column(
         name="spend", kind="number", low=spend["low"], high=spend["high"], meaning=spend["meaning"]
     )
-    assert "ask for 2 to 32" in study.said("edges", "customers", "--bins", "99").stderr
+    assert "ask for 2 to 32" in study.said("edges", "customers", "--bins", "99")
 
 
 def test_candidates_are_looked_up_in_the_hashed_vocabulary(study: Run, tmp_path: Path) -> None:
@@ -190,7 +192,7 @@ def test_candidates_are_looked_up_in_the_hashed_vocabulary(study: Run, tmp_path:
     exact = Counter(row["town"] for row in study.consumers)
     assert abs(found["Lyon"]["value"] - exact["Lyon"]) < 200
     assert found["Nowhere"]["value"] is None
-    assert "is no category that" in study.said("words", "customers", "age", str(file)).stderr
+    assert "is no category that" in study.said("words", "customers", "age", str(file))
 
 
 def test_an_auditor_folds_the_release_again(study: Run, tmp_path: Path) -> None:
@@ -226,6 +228,4 @@ def test_an_auditor_folds_the_release_again(study: Run, tmp_path: Path) -> None:
 
 
 def test_what_has_no_result_says_so(study: Run, tmp_path: Path) -> None:
-    assert (
-        "there is no such study; did you mean customers?" in study.said("result", "customer").stderr
-    )
+    assert "there is no such study; did you mean customers?" in study.said("result", "customer")
