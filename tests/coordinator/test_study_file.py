@@ -100,7 +100,7 @@ def test_a_file_of_complete_terms_is_taken_as_it_is(tmp_path: Path) -> None:
         ("rounds = 40", "rounds = inf", "rounds: inf is no whole number"),
         ("rounds = 40", "rounds = 40\n[privacy]\nepsilon = nan", "epsilon: nan is no number"),
         ("rounds = 40", "rounds = 40\n[privacy]\nepsilon = -1", "epsilon: -1 is too small; write"),
-        ("rounds = 40", "rounds = 40\n[privacy]\nepsilon = 1e-6", r"out of reach; write [0-9.e-]+ or more"),
+        ("rounds = 40", "rounds = 40\n[privacy]\nepsilon = 1e-6", "out of reach; write "),
         (
             "rounds = 40",
             "rounds = 40\n[privacy]\nepsilon = 1\nnoise_multiplier = 3.0",
