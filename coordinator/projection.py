@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from client_sdk.recipes.statistics.settings import expected_errors
 from coordinator.rehearsal import RUNS, Believed, Rehearsal, rehearse
 from privacy.accounting import Accountant
 from privacy.fixedpoint import SHARE_SCALE, Grid, encode, to_ring
@@ -61,6 +62,7 @@ class Projected:
         noise_s: seconds of one member and attempt, on this machine: noise and rounding.
         masks_s: the same for masks.
         rehearsal: of the AUC; None for recipes that rank nothing.
+        errors: of statistics' counts (`expected_errors`); empty for other recipes.
     """
 
     epsilon: Mapping[int, float]
@@ -71,6 +73,7 @@ class Projected:
     noise_s: float
     masks_s: float
     rehearsal: Rehearsal | None
+    errors: Mapping[str, float]
 
     def document(self) -> dict[str, Any]:
         """As JSON has it, bytes and seconds of the whole study added."""
@@ -117,6 +120,7 @@ def project(
             if terms.recipe == "propensity"
             else None
         ),
+        errors=expected_errors(terms) if terms.recipe == "statistics" else {},
     )
 
 

@@ -50,26 +50,16 @@ class Result:
             raise ConfigurationError(
                 f"{terms.label} learns by recipe {terms.recipe}; name a study of statistics"
             )
-        contributors: tuple[str, ...] | None = None
-        attempts = 0
-        with closing(open_state(state)) as store:
-            for index, data in enumerate(store.entries()):
-                entry = decode_entry(data, where=f"{store.path}: entry {index}")
-                if isinstance(entry, (Release, Failure)) and entry.terms == terms.hash:
-                    attempts += 1
-                    if isinstance(entry, Release):
-                        contributors = tuple(one.member for one in entry.contributions)
         path = state / "models" / f"{terms.study}.safetensors"
-        if contributors is None or not path.exists():
+        contributors, attempts = _logged(terms, state) if path.exists() else ((), 0)
+        if not contributors:
             raise ConfigurationError(
                 f"{terms.label} has published nothing yet; alliance-coordinator study list says "
                 "where it stands"
             )
         kept, mean, _ = load_model(path)
         if kept.hash != terms.hash:
-            raise ConfigurationError(
-                f"{path}: is of {kept.label}; name that version to read it, or keep another's file"
-            )
+            raise ConfigurationError(f"{path}: is of another version, {kept.label}; name that one")
         return cls(Answers(terms, mean, contributors), attempts)
 
     @property
@@ -78,6 +68,20 @@ class Result:
         there = set(self.answers.contributors)
         names = (entry.name for entry in self.answers.terms.roster)
         return tuple(name for name in names if name not in there)
+
+
+def _logged(terms: Terms, state: Path) -> tuple[tuple[str, ...], int]:
+    """Of the coordinator's log: who is in the study's release, and its attempts."""
+    contributors: tuple[str, ...] = ()
+    attempts = 0
+    with closing(open_state(state)) as store:
+        for index, data in enumerate(store.entries()):
+            entry = decode_entry(data, where=f"{store.path}: entry {index}")
+            if isinstance(entry, (Release, Failure)) and entry.terms == terms.hash:
+                attempts += 1
+                if isinstance(entry, Release):
+                    contributors = tuple(one.member for one in entry.contributions)
+    return contributors, attempts
 
 
 def report(result: Result) -> dict[str, Any]:

@@ -230,6 +230,11 @@ bytes    a member sends {_bytes(found.traffic.sent)} and receives \
 in all
 time     {1e3 * found.noise_s:.3g} ms a round for noise and {1e3 * found.masks_s:.3g} ms for \
 masks on a machine like this one, {whole["seconds"]:.3g} s in all"""
+    for what, error in found.errors.items():
+        if what == "shown_above":
+            text += f"\nshown    a category's values that more than {error:.0f} consumers have"
+        else:
+            text += f"\nerror    {what}: 95 of 100 counts within {error:.0f} consumers"
     if found.rehearsal is None:
         return text
     low, middle, high = found.rehearsal.auc

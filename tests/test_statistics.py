@@ -32,6 +32,12 @@ name = "statistics"
 bins = 32
 by = "kind"
 
+[deadlines]  # a shared machine may be slow
+keys_s = 120
+contribute_s = 120
+unmask_s = 120
+grace_s = 60
+
 [contract]
 consumer_id = "household"
 label = "responded"
@@ -84,7 +90,7 @@ class Run:
         ]  # fmt: skip
         with LocalAlliance(
             folder / "alliance", folder / "study.toml", members, alliance="test",
-            deadlines={"assemble_s": 240.0},
+            deadlines={"assemble_s": 240.0}, forked=True,
         ) as alliance:  # fmt: skip
             self.events = list(alliance.events())
             self.folder, self.terms = alliance.folder, alliance.terms

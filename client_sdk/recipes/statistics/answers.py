@@ -18,16 +18,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from client_sdk.recipes.statistics.settings import blocks, noise, parse, scale
+from client_sdk.recipes.statistics.settings import Z, blocks, noise, parse, scale
 from privacy.errors import RecipeError
 from privacy.terms import Column, Terms
 
 __all__ = ["SEEN_ABOVE", "Answers", "Cells", "Figure", "Quantile", "in_units"]
 
 Floats = npt.NDArray[np.float64]
-
-Z: Final = 1.959963984540054
-"""Quantile 0.975 of the normal distribution."""
 
 SEEN_ABOVE: Final = 5.0
 """A column's variance in standard deviations of its noise: below, no correlation is told, since the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,9 +16,11 @@ from privacy.terms import Column, DataContract, StrictModel, Terms
 __all__ = [
     "Block",
     "StatisticsSettings",
+    "Z",
     "blocks",
     "check",
     "dimension",
+    "expected_errors",
     "noise",
     "parse",
     "plan",
@@ -27,7 +29,10 @@ __all__ = [
 
 Part = Literal["count", "label", "category", "histogram", "by", "means", "products"]
 
-SLACK = 1e-6
+Z: Final = 1.959963984540054
+"""Quantile 0.975 of the normal distribution."""
+
+SLACK: Final = 1e-6
 """By how much the norm stays below C, relative: more than double precision can lose."""
 
 
@@ -184,6 +189,24 @@ def noise(terms: Terms, found: tuple[Block, ...], members: int) -> tuple[float, 
     privacy = terms.privacy
     whole = privacy.member_noise_multiplier * privacy.clipping_norm * math.sqrt(members)
     return tuple(whole / factor for factor in scale(terms, found))
+
+
+def expected_errors(terms: Terms) -> dict[str, float]:
+    """Before anything is spent: how far counts will be off, all members contributing.
+
+    Returns:
+        ``count``, ``category`` and ``histogram``: half the width of a count's 95 % interval, as far
+        as the study asks for it; ``shown_above``: what a category's count must exceed to be told.
+    """
+    settings = parse(terms)
+    found = blocks(terms.contract, settings)
+    errors = {}
+    for block, error in zip(found, noise(terms, found, terms.privacy.cohort_size), strict=True):
+        if block.part in ("count", "category", "histogram"):
+            errors[block.part] = Z * error
+        if block.part == "category":
+            errors["shown_above"] = settings.suppress_below * error
+    return errors
 
 
 def check(terms: Terms) -> None:

@@ -18,7 +18,14 @@ from client_sdk.recipes.statistics.fold import (
     published,
     state_from_arrays,
 )
-from client_sdk.recipes.statistics.settings import StatisticsSettings, blocks, noise, parse, scale
+from client_sdk.recipes.statistics.settings import (
+    StatisticsSettings,
+    blocks,
+    expected_errors,
+    noise,
+    parse,
+    scale,
+)
 from privacy.errors import RecipeError
 from tests.client_sdk.recipes.statistics.studies import contract, terms
 
@@ -96,6 +103,18 @@ def test_what_could_tell_nothing_is_refused_with_what_would_work(
 ) -> None:
     with pytest.raises(RecipeError, match=sentence):
         check(terms(**changes))
+
+
+def test_errors_are_told_beforehand() -> None:
+    study = terms({"bins": 8, "categories": 2.0, "histograms": 0.0})
+    found = blocks(study.contract, parse(study))
+    whole = np.sqrt(1 + 1 + 2 * 4 + 3 + 3)  # count, label, two categories, means, products
+    assert sum((one.weight * one.norm) ** 2 for one in found) == pytest.approx(whole**2)
+    count = 1.96 * 2.0 * np.sqrt(5 / 3) * whole
+    told = expected_errors(study)
+    assert told == pytest.approx(
+        {"count": count, "category": count / 2, "shown_above": 3.1 * count / 1.96 / 2}, rel=1e-4
+    )
 
 
 def test_another_dimension_is_refused() -> None:
