@@ -200,7 +200,7 @@ def expected_errors(terms: Terms) -> dict[str, float]:
     """
     settings = parse(terms)
     found = blocks(terms.contract, settings)
-    errors = {}
+    errors: dict[str, float] = {}
     for block, error in zip(found, noise(terms, found, terms.privacy.cohort_size), strict=True):
         if block.part in ("count", "category", "histogram"):
             errors[block.part] = Z * error
