@@ -178,7 +178,7 @@ def _in_range(table: Table, column: Column) -> tuple[npt.NDArray[np.float64], fl
 
 
 def _codes(table: Table, column: Column) -> npt.NDArray[np.int64]:
-    """A categorical column as its declared values' positions or as buckets, a binned one as bins."""
+    """A categorical column as positions in its values, or as buckets; a binned one as its bins."""
     if column.binned:
         values, _, _ = _in_range(table, column)
         return np.searchsorted(np.array(column.edges), values, side="right").astype(np.int64)

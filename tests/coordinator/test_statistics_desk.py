@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from coordinator.statistics_desk import Result, as_csv, as_text, as_toml, look_up, report
+from privacy.contract_table import ColumnTable
 from privacy.errors import ConfigurationError
-from privacy.terms import Column
 from tests.client_sdk.recipes.statistics.studies import answers, batch, contract, terms
 from tests.coordinator.test_study_desk import Operator
 
@@ -87,15 +87,14 @@ def test_a_report_holds_every_line_and_the_cost(result: Result) -> None:
 
 
 def test_bins_are_toml_that_a_contract_takes(result: Result) -> None:
-    columns = tomllib.loads(as_toml(result, 4))["contract"]["columns"]
-    assert list(columns) == ["spend", "age", "trips"]
+    parsed = tomllib.loads(as_toml(result, 4))["contract"]["columns"]
+    assert list(parsed) == ["spend", "age", "trips"]
     for column in contract().numbers:
-        table = columns[column.name]
-        edges = table.pop("edges")
-        assert 2 <= len(edges) <= 3
-        assert table["low"] < edges[0] < edges[-1] < table["high"]
-        read = Column(name=column.name, kind="number", **table)
-        assert read == column.model_copy(update={"meaning": read.meaning})
+        read = ColumnTable.model_validate(parsed[column.name]).column(column.name)
+        assert 2 <= len(read.edges) <= 3
+        assert read.codes == len(read.edges) + 1
+        same = {"edges": (), "meaning": column.meaning}
+        assert read.model_copy(update=same) == column
 
 
 def test_words_of_no_vocabulary_are_refused(result: Result, tmp_path: Path) -> None:

@@ -361,5 +361,8 @@ def _names(column: Column, cells: int) -> tuple[str, ...]:
         return column.values
     if column.buckets:
         return tuple(f"bucket {at}" for at in range(cells))
-    edges = [f"{in_units(column, at / cells):.6g}" for at in range(cells + 1)]
+    ends = (in_units(column, at / cells) for at in range(cells + 1))
+    if column.binned:
+        ends = (end for end in (column.low or 0.0, *column.edges, column.high or 0.0))
+    edges = [f"{end:.6g}" for end in ends]
     return tuple(f"{low} to {high}" for low, high in itertools.pairwise(edges))

@@ -225,6 +225,21 @@ def test_bins_that_cannot_be_told_are_refused(bins: int, settings: dict[str, Any
         cut_points(told, study.contract.numbers[0], bins)
 
 
+def test_a_binned_number_is_counted_by_its_bins() -> None:
+    """As another study's contract has it: models read it as a category, and so do statistics."""
+    binned = contract().columns[1].model_copy(update={"edges": (30.0, 45.5)})
+    kind = contract().columns[3]
+    study = terms({"bins": 8}, table=contract(columns=(binned, kind)))
+    shape = (1, 9, 1)
+    codes = np.stack([np.repeat([0, 1, 2], [2, 3, 4]), np.zeros(9, int)], -1).reshape(*shape, 2)
+    ones = np.ones(shape, np.float32)
+    told = answers(study, Batch(np.zeros((*shape, 0), np.float32), codes, ones, ones))
+    cells = told.cells(study.contract.categories[0])
+    assert cells is not None
+    assert cells.names == ("20 to 30", "30 to 45.5", "45.5 to 100")
+    np.testing.assert_allclose(cells.counts, [2, 3, 4], atol=1e-3)
+
+
 def test_scaling_and_its_inverse() -> None:
     for column in contract().numbers:
         for value in (column.low, 30.0, column.high):
