@@ -375,3 +375,18 @@ def test_a_binned_number_out_of_its_range_is_refused(tmp_path: Path) -> None:
     contract = make_contract(columns=(trips,))
     with pytest.raises(DataError, match="column trips: 2 of 8 rows lie outside the declared 0 to"):
         load(as_csv(tmp_path, good()), contract)
+
+
+@every_door
+def test_any_text_finds_its_bucket(tmp_path: Path, write: Write) -> None:
+    """None is refused; an empty one still is."""
+    kind = Column(name="kind", kind="category", buckets=5)
+    contract = make_contract()
+    contract = make_contract(columns=(*contract.columns[:2], kind))
+    table = good() | {"kind": ["上海", "C", " 上海 ", "A", "B", "C", "A", "B"]}
+    dataset = load(write(tmp_path, table), contract)
+    there = dataset.table.present[0] > 0
+    wanted = [kind.bucket(value) for value in ("上海", "上海", "C", "A", "B", "C")]
+    assert dataset.table.categories[0][..., 0][there].tolist() == wanted
+    with pytest.raises(DataError, match="column kind: 1 of 8 rows are empty"):
+        load(write(tmp_path, table | {"kind": [*table["kind"][:7], ""]}), contract)

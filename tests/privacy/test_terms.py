@@ -347,3 +347,37 @@ def test_a_category_has_no_edges() -> None:
     changed["contract"]["columns"][1]["edges"] = [1.0]
     with pytest.raises(TermsError, match="takes no range, no scale and no edges"):
         parse(changed)
+
+
+def with_buckets(buckets: int, **column: Any) -> dict[str, Any]:
+    changed = document()
+    changed["contract"]["columns"][1] = {"name": "town", "kind": "category", "buckets": buckets}
+    changed["contract"]["columns"][1] |= column
+    return changed
+
+
+def test_buckets_are_in_the_hash_and_come_back_from_the_canonical_form() -> None:
+    terms = parse(with_buckets(16))
+    assert Terms.from_canonical(json.loads(terms.canonical())) == terms
+    assert len({parse(with_buckets(buckets)).hash for buckets in (2, 16, 17)}) == 3
+    assert terms.contract.columns[1].codes == 16
+    assert b"buckets" not in parse(document()).canonical()
+    assert "buckets" not in parse(document()).model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("buckets", "column"), [(1, {}), (16, {"values": ["A", "B"]}), (16, {"low": 0.0})]
+)
+def test_buckets_stand_alone(buckets: int, column: dict[str, Any]) -> None:
+    with pytest.raises(TermsError, match=r"needs two or more buckets|takes no range"):
+        parse(with_buckets(buckets, **column))
+    changed = document()
+    changed["contract"]["columns"][0]["buckets"] = 16
+    with pytest.raises(TermsError, match="number column spend takes no buckets"):
+        parse(changed)
+
+
+def test_a_bucket_is_the_same_everywhere() -> None:
+    """Digests are those of coreutils' sha256sum."""
+    town = parse(with_buckets(1000)).contract.columns[1]
+    assert [town.bucket(value) for value in ("Lyon", "上海", "")] == [232, 838, 999]
