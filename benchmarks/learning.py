@@ -184,7 +184,7 @@ def _terms(title: str, contract: DataContract, crosses: tuple[str, ...], count: 
         study=contract.name,
         purpose="Show what a study should ask for",
         recipe={"name": "propensity", **variant.recipe, **crossed},
-        privacy=PrivacyTable(**({"epsilon": EPSILON, "delta": DELTA} | paid | variant.privacy)),
+        privacy=PrivacyTable(**{"epsilon": EPSILON, "delta": DELTA, **paid, **variant.privacy}),
         contract=ContractTable(
             consumer_id=contract.consumer_id,
             label=contract.label,
