@@ -50,6 +50,8 @@ SIZES: Final = {
     "retail": sizes(650, 50, 10),
 }
 """Members of each data set; those of the credit clients are published."""
+QUICK_SIZES: Final = sizes(600, 50, 10)
+"""Of any data set whose members are dealt, with ``--quick``."""
 CROWDS: Final = {"bank-100": 100, "bank-1000": 1000}
 """Members among whom Bank Marketing's training consumers are dealt evenly as well."""
 LEAST: Final = 20
@@ -103,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--markdown", type=Path, metavar="FILE", help="write the tables there")
     add("--cache", type=Path, metavar="FILE", help="keep scores that no study changes there")
     add("--json", type=Path, metavar="FILE", help="write the rows there")
-    add("--quick", action="store_true", help="one data set, two seeds, two epsilons")
+    add("--quick", action="store_true", help="one data set, small members, two seeds and epsilons")
     return parser
 
 
@@ -137,12 +139,13 @@ def _public(options: argparse.Namespace) -> list[Results]:
         except OSError as error:
             sys.exit(f"utility: {error}; --data names the folder that holds the public data sets")
         if name in CROWDS:
-            members = CROWDS[name]
-            each = [sum(SIZES["bank"]) // members] * members
+            count = CROWDS[name]
+            each = [sum(SIZES["bank"]) // count] * count
             plan = replace(_plan(options, each, every_step=True), baselines=False, ebm=False)
-            every.append(measure(table, plan, f"{table.name}, {members} members"))
+            every.append(measure(table, plan, f"{table.name}, {count} members"))
         else:
-            every.append(measure(table, _plan(options, SIZES[name], every_step=True)))
+            members = QUICK_SIZES if options.quick and SIZES[name] else SIZES[name]
+            every.append(measure(table, _plan(options, members, every_step=True)))
         print(terminal(every[-1]), flush=True)
     return every
 
