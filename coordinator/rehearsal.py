@@ -29,9 +29,9 @@ from scipy.sparse import csr_array
 from scipy.special import expit
 
 from client_sdk.recipes.catalogue import recipe_of
-from client_sdk.recipes.propensity.settings import network, parse
+from client_sdk.recipes.propensity.settings import crosses, network, parse
 from privacy.errors import ConfigurationError
-from privacy.terms import Terms
+from privacy.terms import Column, Terms
 
 __all__ = ["Believed", "Rehearsal", "auc", "rehearse"]
 
@@ -44,6 +44,9 @@ LEAST_CONSUMERS: Final = 2_000
 MOST_HELD_OUT: Final = 20_000
 SHARED: Final = 0.3
 UNIT: Final = 4.0
+WIGGLE: Final = 0.5
+ALIGNED: Final = 0.7
+CROSSED: Final = 0.5
 TAIL: Final = 0.025
 
 Floats = npt.NDArray[np.float64]
@@ -197,35 +200,76 @@ def _generate(terms: Terms, believed: Believed, consumers: int, rng: np.random.G
 
 def _rows(terms: Terms, count: int, rng: np.random.Generator) -> tuple[csr_array, Floats]:
     """Rows over the parameters, and the weights that the labels follow."""
-    shape = network(terms.contract, parse(terms))
+    contract, settings = terms.contract, parse(terms)
+    shape = network(contract, settings)
     factor = rng.standard_normal(count)
+    columns = len(contract.categories) + shape.numbers
+    strengths = iter(rng.permutation(1 / np.arange(1, columns + 1)))
 
     def normal() -> Floats:
         own = rng.standard_normal(count)
         return math.sqrt(SHARED) * factor + math.sqrt(1 - SHARED) * own
 
-    where, values = [], []
-    weights = np.zeros(shape.dimension)
-    for start, codes in zip(shape.starts, shape.cardinalities, strict=True):
-        shares = rng.permutation(1 / np.arange(1, codes + 1))
-        cuts = np.cumsum(shares)[:-1] / shares.sum()
-        ranks = np.argsort(np.argsort(normal())) / count
-        where.append(start + np.searchsorted(cuts, ranks, side="right"))
-        values.append(np.ones(count))
-        weights[start : start + codes] = rng.standard_normal(codes)
-    for number in range(shape.numbers):
+    def number() -> Floats:
         location, spread = rng.uniform(0.1, 0.9), rng.uniform(0.1, 0.3)
-        where.append(np.full(count, shape.entries + number))
-        values.append(np.clip(location + spread * normal(), 0, 1))
-        weights[shape.entries + number] = rng.standard_normal() * UNIT
-    where.append(np.full(count, shape.dimension - 1))
+        return np.asarray(np.clip(location + spread * normal(), 0, 1))
+
+    def slope() -> float:
+        drawn = rng.standard_normal()
+        return float(abs(drawn) if rng.random() < ALIGNED else drawn)
+
+    weights = np.zeros(shape.dimension)
+    places: list[npt.NDArray[np.int64]] = []
+    codes: list[npt.NDArray[np.int64]] = []
+    for start, column in zip(shape.starts, contract.categories, strict=False):
+        strength = next(strengths)
+        if column.binned:
+            codes.append(np.searchsorted(_scaled_edges(column), number(), side="right"))
+            steps = slope() + WIGGLE * rng.standard_normal(column.codes)
+            own = UNIT / column.codes * np.cumsum(steps)
+        else:
+            shares = rng.permutation(1 / np.arange(1, column.codes + 1))
+            ranks = np.argsort(np.argsort(normal())) / count
+            cuts = np.cumsum(shares)[:-1] / shares.sum()
+            codes.append(np.searchsorted(cuts, ranks, side="right"))
+            own = rng.standard_normal(column.codes)
+            if rng.random() < ALIGNED:
+                own.sort()  # codes are in the order of the factor
+        places.append(start + codes[-1])
+        weights[start : start + column.codes] = strength * own
+    for start, size, (first, second) in zip(
+        shape.starts[len(codes) :],
+        shape.cardinalities[len(codes) :],
+        crosses(contract, settings),
+        strict=True,
+    ):
+        places.append(start + codes[first] * contract.categories[second].codes + codes[second])
+        weights[start : start + size] = CROSSED / columns * rng.standard_normal(size)
+    values = [np.ones(count) for _ in places]
+    for at in range(shape.numbers):
+        places.append(np.full(count, shape.entries + at))
+        values.append(number())
+        weights[shape.entries + at] = next(strengths) * UNIT * slope()
+    places.append(np.full(count, shape.dimension - 1))
     values.append(np.ones(count))
-    width = len(where)
     rows = csr_array(
-        (np.stack(values, 1).ravel(), np.stack(where, 1).ravel(), np.arange(count + 1) * width),
+        (
+            np.stack(values, 1).ravel(),
+            np.stack(places, 1).ravel(),
+            np.arange(count + 1) * len(places),
+        ),
         shape=(count, shape.dimension),
     )
     return rows, weights
+
+
+def _scaled_edges(column: Column) -> Floats:
+    """Where bins begin on the column's scale, in [0, 1]."""
+    low, high = column.low or 0.0, column.high or 0.0
+    parts = np.array(column.edges) - low
+    if column.scale == "log":
+        return np.asarray(np.log1p(parts) / math.log1p(high - low))
+    return np.asarray(parts / (high - low))
 
 
 def _chances(scores: Floats, target: float, share: float) -> Floats:
