@@ -68,6 +68,7 @@ def make_client_app(node_of: Callable[[Context], Node]) -> ClientApp:
             acceptance["ledger_key"], acceptance["signature"] = ledger_key, signature
         node.enrolment(terms)  # now, so that no attempt's time tells how many there are
         contribute_of(terms.recipe)  # now, because loading what it needs takes seconds
+        node.model(terms)
         return Message(RecordDict({"acceptance": acceptance}), reply_to=message)
 
     @app.train("contribute", mods=[stand_guard])

@@ -7,13 +7,15 @@ their hash by its identity, and a consent in its ledger that earmarks what they 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from client_sdk.journal import Journal
 from client_sdk.policy import Policy
 from client_sdk.proposals import Proposals, Verdict
-from client_sdk.recipes.catalogue import recipe_of
+from client_sdk.recipes.catalogue import check_model, model_needed, recipe_of
+from client_sdk.recipes.model_file import PublishedModel
 from privacy.acceptance import sign_acceptance
 from privacy.errors import PolicyRefusal
 from privacy.fixedpoint import Grid
@@ -54,6 +56,7 @@ class Consents:
         identity: what it signs with; None under simulation.
         proposals: where a person finds what is to be decided; without them nobody is asked, and
             what the rules do not approve is refused.
+        find_model: among the models that were published to this member.
     """
 
     entry: RosterEntry
@@ -62,6 +65,7 @@ class Consents:
     journal: Journal
     identity: Identity | None = None
     proposals: Proposals | None = None
+    find_model: Callable[[str], PublishedModel | None] = lambda _: None
 
     def weigh(self, terms: Terms, admissions: bytes) -> str:
         """Weighs proposed terms; what it says depends on them and on the member's own settings.
@@ -98,7 +102,8 @@ class Consents:
         """Refuses what not even a person here may approve.
 
         Raises:
-            PolicyRefusal: if the roster or the contract is not what this member knows.
+            PolicyRefusal: if the roster or the contract is not what this member knows, or it does
+                not have the model that the study needs.
             RecipeError, TermsError: if nobody can take part under such terms.
         """
         self.policy.check_terms(terms, own_entry=self.entry)
@@ -106,13 +111,32 @@ class Consents:
         self.policy.check_admissions(terms, admissions, own=own)
         try:
             self.policy.check_contract(terms, self.contract)
+            recipe_of(terms).check(terms)
+            self._check_model(terms)
         except PolicyRefusal as refusal:
             if self.proposals is not None:
                 self.proposals.keep(terms, admissions, Verdict.UNFIT, str(refusal))
             raise
         Grid.of(terms)
         Graph.of(terms.privacy)
-        recipe_of(terms).check(terms)
+
+    def _check_model(self, terms: Terms) -> None:
+        """Checks that the model which a study needs, if any, is here and fits its terms.
+
+        Raises:
+            PolicyRefusal: if it is not here.
+            RecipeError: if it does not fit.
+        """
+        needed = model_needed(terms)
+        if not needed:
+            return
+        model = self.find_model(needed)
+        if model is None:
+            raise PolicyRefusal(
+                f"study {terms.study}: this member does not have the model {needed}; put its "
+                "file, which the operator has, into the folder models in the node's state folder"
+            )
+        check_model(terms, model)
 
     def accept(self, terms: Terms) -> tuple[IdentityKey | None, bytes]:
         """Signs exactly these terms and earmarks what they may cost; again is the same.

@@ -5,14 +5,16 @@ What `contribution` returns is masked before it leaves (`privacy.secagg.MaskingM
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from client_sdk.node import Node
-from client_sdk.recipes.catalogue import contribute_of
+from client_sdk.recipes.catalogue import ContributeWithModel, contribute_of
 from privacy.fixedpoint import Grid, encode, to_ring
 from privacy.keystream import KeyStream
 from privacy.sampling import batch_shape, sample_slots
@@ -50,6 +52,8 @@ def contribution(
     slots = sample_slots(node.enrolment(terms), shape, terms.privacy.sampling_probability, stream)
     contribute = contribute_of(terms.recipe)
     try:
+        if (model := node.model(terms)) is not None:
+            contribute = functools.partial(cast("ContributeWithModel", contribute), model=model)
         block_sums = contribute(parameters, node.dataset.gather(slots), terms=terms)
     except Exception as error:  # whether a member answers must not depend on its data (rule R4)
         log("ContributionEmpty", error=error)

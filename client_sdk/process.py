@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import functools
 import importlib.metadata
 import resource
 import secrets
@@ -24,7 +25,7 @@ from client_sdk.hours import within
 from client_sdk.node import Node
 from client_sdk.proposals import Proposals
 from client_sdk.recipes.catalogue import contribute_of
-from client_sdk.recipes.model_file import load_model, save_model
+from client_sdk.recipes.model_file import find_model, load_model, save_model
 from client_sdk.session import Session
 from client_sdk.sqlite_journal import SqliteJournal
 from client_sdk.witnessing import Witnessing
@@ -225,6 +226,7 @@ def open_node(path: Path, *, spending: bool = False) -> tuple[NodeConfig, Node]:
     node = Node(
         entry, config.policy, contract, dataset, journal, keep_model, identity, canaries,
         Witnessing(journal, entry.name), Proposals(journal.store),
+        functools.partial(find_model, models),
     )  # fmt: skip
     for terms in journal.accepted:
         node.enrolment(terms)  # now, so that no attempt's time tells how many there are

@@ -6,6 +6,7 @@ ledger, so that a decision holds from the coordinator's next question on.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +15,7 @@ from client_sdk.config import NodeConfig
 from client_sdk.consent import Consents, project
 from client_sdk.process import open_journal, own_entry, read_contract
 from client_sdk.proposals import Proposals, Proposed, Verdict
+from client_sdk.recipes.model_file import find_model
 from privacy.budget import StudyCost
 from privacy.errors import BudgetRefusal, ConfigurationError, PolicyRefusal
 from privacy.identity import Identity
@@ -58,8 +60,9 @@ class StudyDesk:
         self._journal = open_journal(config)
         self._proposals = Proposals(self._journal.store)
         self._consents = Consents(
-            entry, config.policy, contract, self._journal, identity, self._proposals
-        )
+            entry, config.policy, contract, self._journal, identity, self._proposals,
+            functools.partial(find_model, config.state / "models"),
+        )  # fmt: skip
 
     def __enter__(self) -> Self:
         return self

@@ -24,6 +24,7 @@ from coordinator.authority import ServerCertificate
 from coordinator.config import CoordinatorConfig
 from coordinator.costs import kept_costs
 from coordinator.enrolment import admissions_of, admittance_of, serve_enrolment
+from coordinator.evaluation import begin_planned, certify_evaluated
 from coordinator.evidence import Evidence
 from coordinator.grid import COORDINATOR_NODE_ID, LinkGrid
 from coordinator.mirror import Mirror
@@ -36,11 +37,11 @@ from coordinator.status import StatusFile
 from coordinator.store import StudyStore
 from coordinator.strategy import PrivateSumStrategy
 from coordinator.witnessing import Ledgers
-from privacy.errors import ConfigurationError
+from privacy.errors import AllianceError, ConfigurationError
 from privacy.ledger.passport import make_passport
 from privacy.secagg import model_hash
 from privacy.terms import Terms
-from protos.logs import adopt
+from protos.logs import adopt, log
 from protos.memory import settle
 from protos.tls import TlsMaterial
 
@@ -172,6 +173,11 @@ def _strategy(
         index = max(evidence.told(terms).files.values())
         passport = make_passport(evidence.store, evidence.identity, publication=index)
         write_model(models / f"{terms.study}.passport.json", passport)
+        try:
+            certify_evaluated(config.state, evidence, terms)
+            begin_planned(config.state, studies, terms)
+        except AllianceError as error:  # the study itself is finished all the same
+            log("EvaluationUnbegun", error=error, study=terms.study)
 
     return PrivateSumStrategy(
         terms,

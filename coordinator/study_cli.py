@@ -46,6 +46,9 @@ def propose(
         if start:
             record = desk.start(record.terms.label)
         report = _report(desk, record)
+        planned = desk.prospect(record)
+    if planned is not None:
+        report["evaluation"] = planned
     if json:
         typer.echo(jsonlib.dumps(report))
         return
@@ -57,6 +60,7 @@ def propose(
         f"epsilon(1) {epsilon:.3f} at delta {report['delta']:g}, noise multiplier "
         f"{report['noise_multiplier']:g}, {report['rounds']} rounds, at most "
         f"{report['attempts']} attempts"
+        + (_planned(planned) if planned is not None else "")
         + ("" if start else f"\nnext: alliance-coordinator study start {report['study']}")
     )
 
@@ -166,15 +170,45 @@ def stop(
 
 
 @study.command()
+def evaluate(
+    name: NameArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    epsilon: Annotated[float, typer.Option(help="what it may cost, beside the study")] = 0.5,
+    by: Annotated[str, typer.Option(help='groups to compare: "region, age: 30 45 60"')] = "",
+    top: Annotated[float, typer.Option(help="share of consumers that is selected")] = 0.1,
+    json: JsonOption = False,
+) -> None:
+    """Offers to measure a study's published model; runs as soon as enough members approved."""
+    from pydantic import ValidationError
+
+    from coordinator.evaluation_plan import EvaluationTable
+    from privacy.errors import ConfigurationError
+    from privacy.terms import first_problem
+
+    try:
+        table = EvaluationTable(epsilon=epsilon, by=by, top=top)
+    except ValidationError as error:
+        raise ConfigurationError(f"--{first_problem(error)}") from error
+    with _desk(config) as desk:
+        _said(desk, desk.evaluate(name, table), "runs as soon as enough members approved it", json)
+
+
+@study.command()
 def result(
     name: NameArgument,
     config: ConfigOption = DEFAULT_CONFIG,
     csv: Annotated[bool, typer.Option("--csv", help="one figure a line")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Shows what a study of statistics found: figures with their errors, and what they cost."""
+    """Shows what a study of statistics, or an evaluation, found, with the errors of its noise."""
+    from coordinator.evaluation import text
     from coordinator.statistics_desk import as_csv, as_text, report
 
+    with _desk(config) as desk:
+        measured = None if csv else desk.measured(name)
+    if measured is not None:
+        typer.echo(jsonlib.dumps(measured) if json else text(measured))
+        return
     found = _result(config, name)
     if json:
         typer.echo(jsonlib.dumps(report(found)))
@@ -254,6 +288,15 @@ def _bytes(count: int) -> str:
             break
         count //= 1000
     return f"{count} {unit}"
+
+
+def _planned(planned: dict[str, Any]) -> str:
+    """What a planned evaluation costs and tells, in a sentence."""
+    return (
+        f"\nevaluation: proposed once the last model is published; epsilon(1) "
+        f"{planned['epsilon']['1']:.3f} more, on {planned['holdout']:.0%} of the consumers, which "
+        f"do not train; a group is reported from about {planned['smallest_group']} consumers on"
+    )
 
 
 def _desk(config: Path) -> StudyDesk:

@@ -15,9 +15,18 @@ from typing import Any, Self
 from pydantic import TypeAdapter, ValidationError
 
 from coordinator.config import CoordinatorConfig
+from coordinator.evaluation import check_known_model, propose_evaluation, report
+from coordinator.evaluation_plan import (
+    UNKNOWN,
+    EvaluationTable,
+    evaluation_terms,
+    keep_plan,
+    planned,
+    prospect,
+)
 from coordinator.registry import Registry
 from coordinator.store import Status, StudyRecord, StudyStore, Wanted
-from coordinator.study_file import read_study
+from coordinator.study_file import read_evaluation, read_study
 from privacy.errors import ConfigurationError
 from privacy.terms import RosterEntry, first_problem, one_digit
 
@@ -101,6 +110,8 @@ class StudyDesk:
         """
         members = [] if path.suffix == ".json" else everybody(self._config, roster)
         terms = read_study(path, alliance=self._config.alliance_name, everybody=members)
+        check_known_model(self._config.state, terms)
+        keep_plan(self._config.state, terms, read_evaluation(path))
         record = self.store.propose(terms, now_ms=_now_ms())
         for other in self.store.studies():
             older = other.terms.study == terms.study and other.version < record.version
@@ -145,6 +156,43 @@ class StudyDesk:
             ConfigurationError: if it is over.
         """
         return self._want(self._open(name), Wanted.STOPPED)
+
+    def evaluate(self, name: str, table: EvaluationTable) -> StudyRecord:
+        """Offers to measure a study's published model, and has that run once members approve.
+
+        Args:
+            name: of the study that learned it.
+            table: how to measure it; its hold-out is the one the study was learned with.
+
+        Raises:
+            ConfigurationError: if there is no such model, or it was proposed so before.
+        """
+        learned = self.find(name).terms
+        held = learned.settings.get("holdout", 0.0)
+        table = table.model_copy(update={"holdout": held})
+        record = propose_evaluation(self._config.state, self.store, learned, table)
+        if record is None:
+            raise ConfigurationError(
+                f"{learned.label}: was proposed to be evaluated like this before; "
+                "alliance-coordinator study list says what became of it"
+            )
+        return record
+
+    def prospect(self, record: StudyRecord) -> dict[str, Any] | None:
+        """What the evaluation planned for a study will cost and tell; None if there is none."""
+        table = planned(self._config.state, record.terms)
+        if table is None:
+            return None
+        return prospect(evaluation_terms(record.terms, UNKNOWN, table))
+
+    def measured(self, name: str) -> dict[str, Any] | None:
+        """What a finished evaluation found; None if the study is none.
+
+        Raises:
+            ConfigurationError: if it published nothing yet.
+        """
+        terms = self.find(name).terms
+        return report(self._config.state, terms) if terms.recipe == "evaluation" else None
 
     def find(self, name: str) -> StudyRecord:
         """A study by name (its newest version), by label, or by the beginning of its hash.

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from client_sdk.recipes.catalogue import Plan, Recipe, recipe_named, recipe_of, recipes
+from coordinator.evaluation_plan import UNKNOWN, EvaluationTable, evaluation_terms
 from privacy.contract_table import ContractTable
 from privacy.errors import ConfigurationError, RecipeError, TermsError
 from privacy.fixedpoint import Grid
@@ -31,7 +32,7 @@ from privacy.terms import (
 )
 from protos.config import explained, read_config_or_explain
 
-__all__ = ["PrivacyTable", "StudyFile", "WhoTable", "read_study", "read_terms"]
+__all__ = ["PrivacyTable", "StudyFile", "WhoTable", "read_evaluation", "read_study", "read_terms"]
 
 LARGEST_DEFAULT_COHORT: Final = 64
 """Beyond it secure aggregation works on a sparse graph; an operator asks for that by number."""
@@ -83,6 +84,8 @@ class StudyFile(StrictModel):
     who: WhoTable = WhoTable()
     contract: ContractTable
     deadlines: PhaseDeadlines = PhaseDeadlines()
+    evaluation: EvaluationTable | None = None
+    """How the study's model is measured once it is published; by default it is not."""
 
     def terms(self, *, alliance: str, everybody: Sequence[RosterEntry]) -> Terms:
         """The terms that members sign.
@@ -119,7 +122,10 @@ class StudyFile(StrictModel):
 
             terms = calibrate(terms, self.privacy.epsilon or 1.0)
         terms = terms.model_copy(update={"settings": {**plan.settings(terms), **settings}})
-        return _checked(terms)
+        terms = _checked(terms)
+        if self.evaluation is not None:  # what is wrong with it is said before anything is spent
+            evaluation_terms(terms, UNKNOWN, self.evaluation)
+        return terms
 
     def _roster(self, everybody: Sequence[RosterEntry]) -> tuple[RosterEntry, ...]:
         """The members that the study names."""
@@ -150,6 +156,13 @@ class StudyFile(StrictModel):
             )
         recipe = recipe_named(name)
         settings = {key: value for key, value in self.recipe.items() if key != "name"}
+        if self.evaluation is not None and self.evaluation.holdout:
+            held = settings.setdefault("holdout", self.evaluation.holdout)
+            if held != self.evaluation.holdout:
+                raise ConfigurationError(
+                    f"study {self.study}: recipe.holdout is {held} and evaluation.holdout "
+                    f"{self.evaluation.holdout:g}; write it in [evaluation] alone"
+                )
         try:
             recipe.Settings.model_validate(settings)
         except ValidationError as error:
@@ -217,6 +230,17 @@ def read_study(path: Path, *, alliance: str, everybody: Sequence[RosterEntry]) -
             f"{path}: is of the alliance {terms.alliance}, this coordinator's is {alliance}"
         )
     return terms
+
+
+def read_evaluation(path: Path) -> EvaluationTable | None:
+    """How a study's file has its model measured; None if it says nothing of it.
+
+    Raises:
+        ConfigurationError: naming the file and the first thing that is wrong.
+    """
+    if path.suffix == ".json":
+        return None
+    return read_config_or_explain(path, StudyFile).evaluation
 
 
 def read_terms(path: Path) -> Terms:

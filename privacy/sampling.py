@@ -177,7 +177,13 @@ def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
     return low
 
 
-def enrol(terms: Terms, member: str, consumer_ids: Sequence[str], key: bytes) -> Enrolment:
+def enrol(
+    terms: Terms,
+    member: str,
+    consumer_ids: Sequence[str],
+    key: bytes,
+    takes: Callable[[str], bool] | None = None,
+) -> Enrolment:
     """Puts consumers into blocks by keyed hash of their id, once per study.
 
     Guarantees:
@@ -191,6 +197,8 @@ def enrol(terms: Terms, member: str, consumer_ids: Sequence[str], key: bytes) ->
         member: whose consumers they are.
         consumer_ids: distinct ids.
         key: the member's secret, 32 bytes.
+        takes: who is in the study, by the id alone; everybody if it is not given. Cap and shape
+            are those of all declared consumers.
 
     Raises:
         DataError: if an id comes twice.
@@ -198,7 +206,13 @@ def enrol(terms: Terms, member: str, consumer_ids: Sequence[str], key: bytes) ->
         TermsError: if the roster does not name the member.
     """
     cap = enrolment_cap(terms.entry(member).declared_consumers)
-    return place(consumer_ids, batch_shape(terms, member), cap, key)
+    shape = batch_shape(terms, member)
+    if takes is None:
+        return place(consumer_ids, shape, cap, key)
+    chosen = [row for row, consumer in enumerate(consumer_ids) if takes(consumer)]
+    placed = place([consumer_ids[row] for row in chosen], shape, cap, key)
+    rows = np.array([*chosen, EMPTY_SLOT], dtype=np.int64)[placed.rows]  # EMPTY_SLOT is the last
+    return Enrolment(rows=rows, blocks=placed.blocks, left_out=placed.left_out)
 
 
 def place(consumer_ids: Sequence[str], shape: BatchShape, cap: int, key: bytes) -> Enrolment:

@@ -18,20 +18,25 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from client_sdk.batch import Batch
+from client_sdk.recipes.model_file import PublishedModel
 from privacy.errors import ConfigurationError, RecipeError
 from privacy.ledger.folds import GROUP, Fold, PublicState, installed_fold
 from privacy.terms import DataContract, Setting, StrictModel, Terms, first_problem
 
 __all__ = [
     "Contribute",
+    "ContributeWithModel",
     "Plan",
     "Recipe",
     "State",
+    "check_model",
     "contribute_of",
+    "model_needed",
     "parse_settings",
     "recipe_named",
     "recipe_of",
     "recipes",
+    "takes",
 ]
 
 Settings = TypeVar("Settings", bound=StrictModel)
@@ -91,6 +96,52 @@ class Contribute(Protocol):
 
         Float32, shape (blocks, dimension); guarantees as in rules R4 to R6.
         """
+
+
+class ContributeWithModel(Protocol):
+    """A members' half that scores with a published model: see `model_needed`."""
+
+    def __call__(
+        self,
+        parameters: npt.NDArray[np.float32],
+        batch: Batch,
+        *,
+        terms: Terms,
+        model: PublishedModel,
+    ) -> npt.NDArray[np.float32]:
+        """As `Contribute`."""
+
+
+def model_needed(terms: Terms) -> str:
+    """SHA-256 of the published model's file that a study's contributions need; "" if none.
+
+    A recipe that needs one has, in its public half, ``model_needed(terms)`` and
+    ``check_model(terms, model's terms)``, which raises RecipeError if they do not fit.
+
+    Raises:
+        RecipeError: if the settings are none.
+    """
+    asked = getattr(recipe_of(terms), "model_needed", None)
+    return str(asked(terms)) if asked is not None else ""
+
+
+def check_model(terms: Terms, model: PublishedModel) -> None:
+    """Checks that the model which terms name can be used under them.
+
+    Raises:
+        RecipeError: if not, with what to do.
+    """
+    getattr(recipe_of(terms), "check_model")(terms, model.terms)  # noqa: B009
+
+
+def takes(terms: Terms) -> Callable[[str], bool] | None:
+    """Which consumers, by id, are in a study; None: all of them.
+
+    A recipe that leaves some out has ``takes(terms, consumer id)`` in its public half. The answer
+    depends on the terms and on that id alone (rule R5).
+    """
+    asked = getattr(recipe_of(terms), "takes", None)
+    return functools.partial(asked, terms) if asked is not None else None
 
 
 def recipes() -> tuple[str, ...]:

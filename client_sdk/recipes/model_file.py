@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,9 +17,24 @@ from safetensors.numpy import save
 from privacy.errors import ConfigurationError, RecipeError
 from privacy.terms import Terms
 
-__all__ = ["encode_model", "load_model", "save_model", "write_model"]
+__all__ = [
+    "PublishedModel",
+    "encode_model",
+    "find_model",
+    "load_model",
+    "save_model",
+    "write_model",
+]
 
 FORMAT: Final = "alliance/v1/model"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PublishedModel:
+    """A published model: the terms it was learned under and its parameters, float32."""
+
+    terms: Terms
+    parameters: npt.NDArray[np.float32]
 
 
 def encode_model(terms: Terms, parameters: npt.NDArray[np.float32], *, round_number: int) -> bytes:
@@ -82,3 +99,17 @@ def load_model(path: Path) -> tuple[Terms, npt.NDArray[np.float32], int]:
     if parameters.dtype != np.float32 or parameters.shape != (terms.dimension,):
         raise RecipeError(f"{path}: its parameters do not fit its terms")
     return terms, parameters, round_number
+
+
+def find_model(folder: Path, sha256: str) -> PublishedModel | None:
+    """The model whose file in a folder has this SHA-256; None if there is none.
+
+    Raises:
+        RecipeError: if that file is no model.
+    """
+    for path in sorted(folder.glob("*.safetensors")):
+        with contextlib.suppress(OSError):
+            if hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
+                terms, parameters, _ = load_model(path)
+                return PublishedModel(terms, parameters)
+    return None

@@ -385,11 +385,16 @@ def passport_words(passport: Passport, *, model: bool) -> list[str]:
     ]
     if not passport.quality:
         words.append("No quality was measured privately.")
-    words.extend(
-        f"{one.name}: {one.value_millionths / MICRO:.4g}, between {one.low_millionths / MICRO:.4g} "
-        f"and {one.high_millionths / MICRO:.4g}; it cost epsilon {one.epsilon_micro / MICRO:.4g}"
-        for one in passport.quality
-    )
+    for one in passport.quality:
+        value, low, high, cost = (
+            f"{part / MICRO:.4g}"
+            for part in (
+                one.value_millionths, one.low_millionths, one.high_millionths, one.epsilon_micro
+            )
+        )  # fmt: skip
+        words.append(
+            f"{one.name}: {value}, between {low} and {high}; its evaluation cost epsilon {cost}"
+        )
     words.append(
         f"Signed by the coordinator's ledger key {passport.key}; compare it with the one you know."
     )

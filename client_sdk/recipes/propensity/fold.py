@@ -23,6 +23,7 @@ from client_sdk.recipes.propensity.settings import (
     network,
     parse,
     plan,
+    takes,
 )
 from privacy.errors import RecipeError
 from privacy.keystream import KeyStream
@@ -30,7 +31,7 @@ from privacy.terms import Terms
 
 __all__ = [
     "Settings", "State", "check", "dimension", "fold", "initial_state", "plan", "published",
-    "state_from_arrays",
+    "state_from_arrays", "takes",
 ]  # fmt: skip
 
 Settings = PropensitySettings

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from client_sdk.recipes.catalogue import Plan, parse_settings
+from client_sdk.recipes.holdout import Holdout
 from client_sdk.recipes.per_consumer.network import Network
 from privacy.errors import RecipeError
 from privacy.terms import DataContract, Setting, StrictModel, Terms
@@ -21,6 +22,7 @@ __all__ = [
     "network",
     "parse",
     "plan",
+    "takes",
 ]
 
 LOGIT_NOISE: Final = 1.0
@@ -53,6 +55,9 @@ class PropensitySettings(StrictModel):
     """Share of the last step that is taken again (``sgd``), or kept of the mean (``adam``)."""
     average_from: int = Field(default=0, ge=0)
     """Round whose result is the first in the published mean of iterates; 0: no mean."""
+    holdout: float = Field(default=0.0, ge=0, le=0.9)
+    """Share of consumers that never train, so that an evaluation can measure on them (`Holdout`).
+    Steps are then shorter by as much: the mean is over all declared consumers."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -186,3 +191,9 @@ def check_dimension(terms: Terms, settings: PropensitySettings) -> None:
             f"study {terms.study}: the model has {needed} parameters and the terms say "
             f"{terms.dimension}; set dimension to {needed}"
         )
+
+
+def takes(terms: Terms, consumer_id: str) -> bool:
+    """Whether a consumer trains: it is not held out."""
+    share = parse(terms).holdout
+    return not share or consumer_id not in Holdout(terms.alliance, terms.study, share)

@@ -121,7 +121,7 @@ def test_quality_is_shown_with_its_cost(alliance):
     last = alliance.store.size - 1
     made = make_passport(alliance.store, alliance.key, publication=last, quality=(quality,))
     words = passport_words(open_passport(made), model=False)
-    assert "AUC: 0.701, between 0.69 and 0.712; it cost epsilon 0.05" in words
+    assert "AUC: 0.701, between 0.69 and 0.712; its evaluation cost epsilon 0.05" in words
 
 
 def test_only_publications_get_one(alliance):
