@@ -89,7 +89,7 @@ def test_a_plan_is_checked_shown_and_kept_with_the_study(operator: Operator) -> 
     path = operator.folder / "study.toml"
     path.write_text(path.read_text() + PLAN)
     proposed = operator.propose()
-    assert proposed["settings"] == {"holdout": 0.5}
+    assert proposed["settings"]["holdout"] == 0.5
     assert 7.9 < proposed["evaluation"]["epsilon"]["1"] <= 8.0
     assert proposed["evaluation"]["holdout"] == 0.5
     assert 0 < proposed["evaluation"]["smallest_group"] < 125

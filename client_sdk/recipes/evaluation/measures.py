@@ -233,7 +233,8 @@ class _Scores:
         pieces = fine[:, : self.cells.count].reshape(2, -1, parts)
         differ = whole - pieces.sum(axis=2)
         found = pieces + (differ * self._share)[..., None]
-        return found.reshape(2, -1)
+        both: Floats = found.reshape(2, -1)
+        return both
 
     @property
     def _share(self) -> Floats:
