@@ -276,7 +276,7 @@ masks on a machine like this one, {whole["seconds"]:.3g} s in all"""
     return f"""{text}
 AUC      {low:.3f} to {high:.3f}, median {middle:.3f}, in {found.rehearsal.runs} rehearsals with \
 {found.rehearsal.consumers} generated consumers
-         noise and few consumers cost {usual:.3f} of it, up to {most:.3f}
+         of that noise takes {usual:.3f}, up to {most:.3f}
          for a model that would reach {believed.pooled_auc[0]:g} to {believed.pooled_auc[1]:g} \
 with all rows in one place, {believed.label_share[0]:g} to {believed.label_share[1]:g} of their \
 labels 1 (--auc and --label-share narrow that)"""
