@@ -71,6 +71,7 @@ EVENTS: Final[Mapping[str, LoggedEvent]] = MappingProxyType(
         "EventUnwritten": _error("an event could not be written"),
         "ReleaseUnkept": _warning("{file}: this release is not kept ({reason})"),
         "RoundUnkept": _warning("{file}: this round is not kept ({reason})"),
+        "EvaluationUnbegun": _error("the evaluation planned for {study} was not begun"),
         "StateUnkept": _error("the state after round {round} is not kept"),
         "StudyUnproposed": _error("study {study} could not be proposed"),
         "StudyUntold": _error("study {study}: members could not be told that it is over"),
