@@ -88,7 +88,7 @@ class Studies(LocalAlliance):
         with coordinator.stdout:
             for line in coordinator.stdout:
                 event = json.loads(line) if line.endswith("\n") else {"event": ""}
-                if event["event"] == "Listening":
+                if event["event"] == "Listening" and self.nodes:
                     self._listening(event["address"])
                 self.seen.append(event)
 
@@ -96,6 +96,9 @@ class Studies(LocalAlliance):
         """One command; what it says as JSON."""
         done = self.tried(side, *arguments, "--json")
         assert done.returncode == 0, done.stderr
+        if arguments[0] == "propose" and not self.nodes:
+            # Before any study nobody is in a roster here, and a node that is told so ends.
+            self._listening(self.wait("Listening")["address"])
         return json.loads(done.stdout)
 
     def tried(self, side: str, *arguments: str) -> subprocess.CompletedProcess[str]:
