@@ -8,7 +8,6 @@ held against the exact ones of the same consumers.
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import io
 import math
@@ -27,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.report import Report, Row
+from benchmarks.report import Report, Row, main
 from client_sdk.batch import Batch
 from client_sdk.recipes.evaluation import fold as recipe
 from client_sdk.recipes.evaluation.contribute import contribute
@@ -307,21 +306,11 @@ def _coverage(
         )
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.evaluation", description=(__doc__ or "").splitlines()[0]
-    )
-    parser.add_argument("--data", type=Path, required=True, help="the folder of data sets")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here")
-    parser.add_argument("--quick", action="store_true", help="ten runs")
-    options = parser.parse_args()
+def run(report: Report) -> None:
+    """A row for each figure."""
     torch.set_num_threads(1)
-    report = Report("evaluation", options.quick, options.json)
-    measure(report, options.data)
-    if options.json:
-        report.write(options.json)
+    measure(report, report.data)
 
 
 if __name__ == "__main__":
-    main()
+    main("evaluation", __doc__ or "", run, reads_data=True)

@@ -6,7 +6,6 @@ noise, and read as an operator reads it. Every figure that is shown is compared 
 
 from __future__ import annotations
 
-import argparse
 import functools
 import tempfile
 from collections import defaultdict
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.report import Report, Row
+from benchmarks.report import Report, Row, main
 from benchmarks.statistics.tables import STUDIES, rows, write_members
 from client_sdk.dataset import Dataset, DataSource, load
 from client_sdk.recipes.statistics.answers import Answers, Figure, in_units
@@ -275,20 +274,5 @@ def _rows(where: str, covered: dict[str, Covered], count: int) -> Iterator[Row]:
             )  # fmt: skip
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.statistics", description=(__doc__ or "").splitlines()[0]
-    )
-    parser.add_argument("--data", type=Path, required=True, help="the folder of the data sets")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here")
-    parser.add_argument("--quick", action="store_true", help="fewer releases")
-    options = parser.parse_args()
-    report = Report("statistics", options.quick, options.json)
-    run(report, options.data)
-    if options.json:
-        report.write(options.json)
-
-
 if __name__ == "__main__":
-    main()
+    main("statistics", __doc__ or "", lambda report: run(report, report.data), reads_data=True)
