@@ -19,8 +19,8 @@ from pydantic import ValidationError
 
 from client_sdk.batch import Batch
 from client_sdk.recipes.model_file import PublishedModel
-from privacy.errors import ConfigurationError, RecipeError
-from privacy.ledger.folds import GROUP, Fold, PublicState, installed_fold
+from privacy.errors import RecipeError
+from privacy.ledger.folds import GROUP, Fold, PublicState, installed_fold, installed_part
 from privacy.terms import DataContract, Setting, StrictModel, Terms, first_problem
 
 __all__ = [
@@ -178,14 +178,12 @@ def contribute_of(name: str) -> Contribute:
         RecipeError: if this installation has none of that name.
         ConfigurationError: if it is there and cannot be imported.
     """
-    for point in importlib.metadata.entry_points(group=CONTRIBUTIONS, name=name):
-        try:
-            return cast("Contribute", point.load())
-        except ImportError as error:
-            raise ConfigurationError(
-                f"recipe {name}: {point.value} cannot be imported ({error}); install alliance again"
-            ) from error
-    raise RecipeError(f"recipe {name}: this installation has no half of it for members")
+    found = installed_part(CONTRIBUTIONS, name)
+    if found is None:
+        raise RecipeError(
+            f"recipe {name}: this installation has no half of it for members; update it"
+        )
+    return cast("Contribute", found)
 
 
 def parse_settings(terms: Terms, recipe: str, kind: type[Settings]) -> Settings:

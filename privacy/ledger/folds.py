@@ -16,7 +16,7 @@ import numpy.typing as npt
 from privacy.errors import ConfigurationError
 from privacy.terms import Terms
 
-__all__ = ["Fold", "PublicState", "installed_fold"]
+__all__ = ["Fold", "PublicState", "installed_fold", "installed_part"]
 
 GROUP: Final = "alliance.folds"
 
@@ -48,12 +48,21 @@ def installed_fold(recipe: str) -> Fold | None:
     Raises:
         ConfigurationError: if it is there and cannot be imported.
     """
-    for point in importlib.metadata.entry_points(group=GROUP, name=recipe):
+    return cast("Fold | None", installed_part(GROUP, recipe))
+
+
+def installed_part(group: str, recipe: str) -> Any:
+    """What an installed distribution declares for a recipe in a group of entry points, or None.
+
+    Raises:
+        ConfigurationError: if it is there and cannot be imported.
+    """
+    for point in importlib.metadata.entry_points(group=group, name=recipe):
         try:
-            return cast("Fold", point.load())
+            return point.load()
         except ImportError as error:
             raise ConfigurationError(
-                f"recipe {recipe}: its fold {point.value} cannot be imported ({error}); "
+                f"recipe {recipe}: its part {point.value} cannot be imported ({error}); "
                 "install alliance again"
             ) from error
     return None
