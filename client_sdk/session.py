@@ -220,7 +220,8 @@ class Session:
                 wire.MemberFrame(hello=wire.Hello(protocol=PROTOCOL, software=self._software))
             )
             try:
-                welcome = await asyncio.wait_for(stream.read(), LIMITS.hello_timeout_s)
+                async with asyncio.timeout(LIMITS.hello_timeout_s):
+                    welcome = await stream.read()
             except TimeoutError as error:
                 raise LinkError("the coordinator sent no welcome in time") from error
             member = check_welcome(welcome)

@@ -56,7 +56,8 @@ async def greet(member: str, context: Context) -> str:
         Denied: if the first frame is no hello, is late, or speaks another protocol.
     """
     try:
-        first = await asyncio.wait_for(context.read(), LIMITS.hello_timeout_s)
+        async with asyncio.timeout(LIMITS.hello_timeout_s):
+            first = await context.read()
     except (TimeoutError, DecodeError) as error:
         raise Denied("no_hello") from error
     if not isinstance(first, wire.MemberFrame) or first.WhichOneof("frame") != "hello":

@@ -28,7 +28,7 @@ from privacy.errors import ConfigurationError, LinkError
 from protos.alliance.v1 import exchange_pb2 as wire
 from protos.alliance.v1 import exchange_pb2_grpc
 from protos.codec import ArraySpec, TaskKey
-from protos.frames import ReceivedChunk
+from protos.frames import ReceivedChunk, coordinator_frame
 from protos.limits import LIMITS, PROTOCOL
 from protos.tls import TlsMaterial
 from tests.conftest import HOUR, Certificates, make_terms
@@ -803,6 +803,36 @@ def test_certificates_that_are_not_ours_are_refused_in_the_handshake(
                 assert code is grpc.StatusCode.PERMISSION_DENIED, odd
             async with raw_member(here.address, certificates.member(NAMES[0])):
                 pass  # welcomed
+
+    run(main)
+
+
+def test_a_session_that_is_cancelled_as_its_welcome_arrives_ends(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with alliance(certificates) as here:
+            session = Session(
+                here.address,
+                certificates.member(NAMES[0]),
+                honest,
+                most_task_bytes=lambda: 4 * DIMENSION,
+                software="test",
+            )
+            task = asyncio.create_task(session.run())
+            cancelled: list[bool] = []
+
+            def arriving(data: bytes) -> Any:
+                if not cancelled:
+                    cancelled.append(task.cancel())
+                return coordinator_frame(data)
+
+            monkeypatch.setattr("client_sdk.session.coordinator_frame", arriving)
+            await asyncio.wait([task], timeout=5)
+            assert cancelled == [True]
+            ended = task.cancelled()
+            task.cancel()
+            assert ended
 
     run(main)
 
