@@ -27,6 +27,11 @@ settings.load_profile("alliance")
 HOUR = dt.timedelta(hours=1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole alliances first: they are long and wait a lot, and the short tests fill what is left."""
+    items.sort(key=lambda item: item.path.parent.name != "tests")
+
+
 def identity(name: str) -> Identity:
     """The same identity for the same name, so that terms and members need not be told."""
     return Identity(Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest()))
