@@ -28,7 +28,7 @@ HOUR = dt.timedelta(hours=1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole alliances first: they are long and wait a lot, and the short tests fill what is left."""
+    """Whole alliances first: they are long and wait much, and short tests fill what is left."""
     items.sort(key=lambda item: item.path.parent.name != "tests")
 
 
