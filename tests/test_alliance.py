@@ -64,6 +64,7 @@ def local_alliance(
     *,
     database: str | None = None,
     forked: bool = True,
+    assemble_s: float = 60.0,
 ) -> LocalAlliance:
     members = []
     for index, entry in enumerate(study.roster):
@@ -80,7 +81,7 @@ def local_alliance(
         folder / "alliance",
         study,
         members,
-        deadlines={"assemble_s": 60.0},
+        deadlines={"assemble_s": assemble_s},
         database=database,
         forked=forked,
     )
@@ -162,7 +163,7 @@ def test_a_killed_member_costs_its_place_and_not_the_study(tmp_path: Path) -> No
 def test_too_few_members_release_nothing(tmp_path: Path) -> None:
     study = terms(rounds=50)
     events = []
-    alliance = local_alliance(tmp_path, study)
+    alliance = local_alliance(tmp_path, study, assemble_s=20.0)
 
     def follow() -> None:
         for event in alliance.events():
@@ -195,7 +196,7 @@ def test_bad_data_stays_at_the_member_and_nothing_is_sent(tmp_path: Path) -> Non
         f"household,responded,spend,trips,kind\nh-4711,1,{value},3,A\nh-4712,0,5,3,A\n"
     )
     study = terms(rounds=2)
-    with local_alliance(tmp_path, study) as alliance:
+    with local_alliance(tmp_path, study, assemble_s=20.0) as alliance:
         events = list(alliance.events())
         words = alliance.log("member-0")
         code = alliance.nodes["member-0"].wait(10)

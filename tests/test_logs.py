@@ -133,7 +133,7 @@ def test_logs_hold_no_data_no_update_no_key_and_no_consumer(tmp_path: Path) -> N
     bad = tmp_path / "member-3.csv"  # a member whose data does not fit ends with the reason
     bad.write_text(bad.read_text().replace(",A\n", ",Q\n", 1))
     usual = local_alliance(tmp_path, study)
-    alliance = Spied(usual.folder, study, usual.members, deadlines={"assemble_s": 60.0})
+    alliance = Spied(usual.folder, study, usual.members, deadlines={"assemble_s": 30.0})
     printed = ""
     with alliance:
         for event in alliance.events():

@@ -124,6 +124,15 @@ class Studies(LocalAlliance):
             time.sleep(0.05)
         raise AssertionError(f"no {kind}: {self.seen[-5:]} {self.log('coordinator')}")
 
+    def approved_by_all(self) -> None:
+        """Waits until every member's approval is at the coordinator."""
+        until_s = time.monotonic() + PATIENCE_S
+        while any(
+            member["answer"] != "accepted"
+            for member in self.do("coordinator", "list")[-1]["members"]
+        ):
+            assert time.monotonic() < until_s
+
     def standing(self, wanted: str) -> dict[str, Any]:
         """The newest study's report once it stands so."""
         until_s = time.monotonic() + PATIENCE_S
@@ -172,6 +181,7 @@ def test_a_study_is_approved_by_rule_and_by_a_person_runs_pauses_restarts_and_st
     assert "look at them again" in wrong.stderr
     approved = alliance.do("orchard", "approve", "coupons", "--terms", proposed["terms_hash"][:16])
     assert approved["terms_hash"] == proposed["terms_hash"]
+    alliance.approved_by_all()
     assert alliance.do("coordinator", "start", "coupons")["wanted"] == "running"
     opened = alliance.wait("StudyOpened")
     assert sorted(opened["members"]) == sorted(MEMBERS)

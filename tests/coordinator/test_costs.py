@@ -27,8 +27,8 @@ def test_costs_are_the_accountant_s_and_never_less_in_between() -> None:
 def test_kept_costs_are_read_unless_they_are_of_other_software_or_spoiled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    terms = make_terms()
-    loud = make_terms(noise_multiplier=0.02)
+    terms = make_terms(rounds=2, max_attempts=3)
+    loud = make_terms(noise_multiplier=0.02, rounds=2, max_attempts=2)
     first = {one.hash: kept_costs(one, tmp_path / "costs") for one in (terms, loud)}
     assert first[loud.hash].spent[-1] > 1000
     worked_out: list[str] = []
