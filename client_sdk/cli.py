@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -84,16 +85,42 @@ def budget(
 
 @app.command()
 def score(
-    model: Annotated[Path, typer.Argument(help="a published model")],
+    model: Annotated[Path, typer.Argument(help="a published model, or an adapted one")],
     config: ConfigFile,
     output: Annotated[Path, typer.Option(help="CSV: consumer, row, probability")],
 ) -> None:
-    """Scores this member's own rows with a published model; nothing leaves."""
-    from client_sdk.process import open_node, score_rows
+    """Scores this member's own rows with a model; nothing leaves."""
+    from client_sdk.process import open_node
+    from client_sdk.scoring import score_rows
 
     settings, node = open_node(config)
-    count = score_rows(model, node, output)
+    count = score_rows(model, settings.data, node.dataset, output)
     typer.echo(f"{settings.member}: {count} rows scored into {output}")
+
+
+@app.command()
+def adapt(
+    model: Annotated[Path, typer.Argument(help="a published model")],
+    config: ConfigFile,
+    output: Annotated[Path, typer.Option(help="the adapted model, for `alliance-node score`")],
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+) -> None:
+    """Adapts a published model to this member's own consumers, and says what that is worth here.
+
+    Boosted trees of this member's own are weighed with the model, by what they say of consumers
+    they were grown without; nothing leaves, and no budget is spent.
+    """
+    from client_sdk.process import open_node
+    from client_sdk.scoring import adapt_model, assessment_text
+
+    settings, node = open_node(config)
+    found = adapt_model(
+        model, settings.data, node.dataset, output, lambda what: typer.echo(what, err=True)
+    )
+    if as_json:
+        typer.echo(json.dumps({"member": settings.member, **asdict(found)}))
+    else:
+        typer.echo(assessment_text(settings.member, found, output))
 
 
 add_commands(app)

@@ -1,9 +1,8 @@
-"""The node's process: configuration to a running session, and local scoring."""
+"""The node's process: configuration to a running session."""
 
 from __future__ import annotations
 
 import asyncio
-import csv
 import functools
 import importlib.metadata
 import resource
@@ -25,7 +24,7 @@ from client_sdk.hours import within
 from client_sdk.node import Node
 from client_sdk.proposals import Proposals
 from client_sdk.recipes.catalogue import contribute_of
-from client_sdk.recipes.model_file import find_model, load_model, save_model
+from client_sdk.recipes.model_file import find_model, save_model
 from client_sdk.session import Session
 from client_sdk.sqlite_journal import SqliteJournal
 from client_sdk.witnessing import Witnessing
@@ -36,7 +35,6 @@ from privacy.errors import (
     ConfigurationError,
     DataError,
     LinkError,
-    RecipeError,
 )
 from privacy.fixedpoint import SHARE_SCALE
 from privacy.identity import Identity, IdentityKey
@@ -69,7 +67,6 @@ __all__ = [
     "open_node",
     "own_entry",
     "read_contract",
-    "score_rows",
     "serve",
 ]
 
@@ -318,40 +315,3 @@ def _longest_s(journal: SqliteJournal, key: TaskKey) -> float:
 
 def _software() -> str:
     return f"alliance {importlib.metadata.version('alliance')}"
-
-
-def score_rows(model: Path, node: Node, output: Path) -> int:
-    """Scores every row of this member's data with a published model.
-
-    Args:
-        model: a model file.
-        node: whose rows.
-        output: CSV with consumer, row (from 1) and probability.
-
-    Returns:
-        How many rows were scored.
-
-    Raises:
-        RecipeError: if the model was learned under another data contract.
-        ConfigurationError: if the output cannot be written.
-    """
-    from client_sdk.recipes.propensity.model import score
-
-    terms, parameters, _ = load_model(model)
-    if terms.contract != node.contract:
-        raise RecipeError(f"{model}: was learned under another data contract than this member's")
-    count = len(node.dataset.consumer_ids)
-    batch = node.dataset.gather(np.arange(count, dtype=np.int64).reshape(1, count))
-    probabilities = score(terms, parameters, batch.numbers[0], batch.categories[0])
-    written = 0
-    try:
-        with output.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(("consumer", "row", "probability"))
-            for place, consumer in enumerate(node.dataset.consumer_ids):
-                for row in np.flatnonzero(batch.present[0, place]):
-                    writer.writerow((consumer, row + 1, f"{probabilities[place, row]:.6f}"))
-                    written += 1
-    except OSError as error:
-        raise ConfigurationError(f"{output}: {error.strerror}") from error
-    return written

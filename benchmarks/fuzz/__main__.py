@@ -3,7 +3,8 @@
 Run with ``python -m benchmarks.fuzz --json fuzz.json``, at low priority: it takes three hours of
 processor time. The choices of a run are fixed by its seed; keys in the valid inputs are fresh, so
 what fails is kept as a file. ``ALLIANCE_FUZZ_INPUTS`` and ``ALLIANCE_FUZZ_SECONDS`` (for each
-parser) make a smaller run, ``ALLIANCE_FUZZ_KEEP`` names a folder for inputs that failed,
+parser) make a smaller run, ``ALLIANCE_FUZZ_ONLY`` one of the parsers in whose names a regular
+expression is found; ``ALLIANCE_FUZZ_KEEP`` names a folder for inputs that failed,
 ``ALLIANCE_FUZZ_SEED`` another seed.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -56,11 +58,12 @@ def _outcomes(inputs: int) -> Iterator[Outcome]:
     """Every parser, one a processor at a time."""
     seed = os.environ.get("ALLIANCE_FUZZ_SEED", "1")
     most_s = float(os.environ.get("ALLIANCE_FUZZ_SECONDS", "inf"))
-    count = len(every_parser())
+    only = re.compile(os.environ.get("ALLIANCE_FUZZ_ONLY", ""))
+    places = [place for place, one in enumerate(every_parser()) if only.search(one.name)]
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), mp_context=fresh) as pool:
-        arguments = ([value] * count for value in (inputs, seed, most_s))
-        yield from pool.map(outcome_of, range(count), *arguments)
+        arguments = ([value] * len(places) for value in (inputs, seed, most_s))
+        yield from pool.map(outcome_of, places, *arguments)
 
 
 def _keep(outcome: Outcome) -> None:

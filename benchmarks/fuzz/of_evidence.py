@@ -12,6 +12,8 @@ from safetensors.numpy import save
 from benchmarks.fuzz.campaign import Parser
 from benchmarks.fuzz.scene import Scene
 from client_sdk.recipes.model_file import load_model
+from client_sdk.recipes.propensity.adaptation import Adaptation
+from client_sdk.recipes.propensity.adapted_file import AdaptedModel, load_adapted, save_adapted
 from client_sdk.recipes.propensity.fold import state_from_arrays
 from client_sdk.recipes.statistics import fold as statistics
 from coordinator.store.studies import StudyStore
@@ -233,6 +235,18 @@ def _models(here: Scene) -> Iterator[Parser]:
         "papers of model files", (), (_papers(model),),
         lambda data: load_model(here.file("papers.safetensors", _with_papers(model, data))),
         form="json", longest=1 << 20,
+    )  # fmt: skip
+    adapted = here.folder / "adapted.safetensors"
+    terms, parameters, number = load_model(here.file("model.safetensors", model))
+    save_adapted(adapted, AdaptedModel(terms, parameters, number, Adaptation(trees="tree\n")))
+    yield Parser(
+        "adapted models",
+        (
+            "client_sdk.recipes.propensity.adapted_file:load_adapted",
+            "client_sdk.recipes.model_file:read_file",
+        ),
+        (adapted.read_bytes(),),
+        lambda data: load_adapted(here.file("adapted.safetensors", data)), longest=1 << 20,
     )  # fmt: skip
     yield Parser(
         "a study's public state",

@@ -16,6 +16,7 @@ import asyncio
 import math
 import resource
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -135,9 +136,8 @@ class _Crowd:
     report: Callable[[tuple[Any, ...]], None]
     next_round: Callable[[], Awaitable[None]]
     members: list[_Member] = field(default_factory=list)
-    delivered: asyncio.Event = field(default_factory=asyncio.Event)
-    deliveries: int = 0
-    first_key_set: int = 0
+    delivery: asyncio.Condition = field(default_factory=asyncio.Condition)
+    deliveries: Counter[KeySets] = field(default_factory=Counter)
     lists: bytes = b""
     signatures: bytes = b""
     marks: _Marks = field(default_factory=_Marks)
@@ -152,14 +152,27 @@ class _Crowd:
         await everything
 
     async def _prepare_rounds(self) -> None:
-        await self.delivered.wait()
         for number in range(1, self.rounds + 1):
-            await asyncio.to_thread(self._prepare, number)
+            key_set = await self._key_set(number)
+            await asyncio.to_thread(self._prepare, key_set, number)
+            await self._key_set(min(number + 1, self.rounds))  # else made while the round is timed
             self.marks, cpu_s = _Marks(), _cpu_s()
             self.report(("ready", number))
             await self.next_round()
             marks = self.marks
             self.report(("marks", marks.model_s, marks.receipt_s, _cpu_s() - cpu_s))
+
+    async def _key_set(self, number: int) -> int:
+        """The key set of an attempt, once every member has it; none is passed over."""
+        async with self.delivery:
+            while True:
+                whole = (
+                    run for run, count in self.deliveries.items() if count == len(self.machines)
+                )
+                ready = sorted(run.first + place for run in whole for place in range(run.count))
+                if len(ready) >= number:
+                    return ready[number - 1]
+                await self.delivery.wait()
 
     async def _converse(self, index: int, address: str, tls: TlsMaterial) -> None:
         credentials = grpc.ssl_channel_credentials(tls.authority, tls.key, tls.certificate)
@@ -221,6 +234,8 @@ class _Crowd:
             await member.stream.write(said)
             return
         await member.stream.write(self._ahead(member, key, task, body))
+        async with self.delivery:
+            self.delivery.notify_all()
 
     def _ahead(self, member: _Member, key: TaskKey, task: wire.Task, body: bytes) -> bytes:
         """The answer to a phase of the key exchange."""
@@ -233,10 +248,7 @@ class _Crowd:
             said = machine.share(key_sets, body)
         else:
             said = machine.deliver(key_sets, body)
-            self.first_key_set = key_sets.first
-            self.deliveries += 1
-            if self.deliveries == len(self.machines):
-                self.delivered.set()
+            self.deliveries[key_sets] += 1
         return _signed(key, said.body, said.signature)
 
     async def _contribute(self, member: _Member) -> None:
@@ -255,11 +267,11 @@ class _Crowd:
 
     # Before an attempt.
 
-    def _prepare(self, number: int) -> None:
+    def _prepare(self, key_set: int, number: int) -> None:
         """Masks everybody's vector, and works out what everybody will sign."""
         setup = self.setup
         model = model_hash(model_of(setup.terms.dimension))
-        attempt = Attempt(self.first_key_set + number - 1, number, 1, model)
+        attempt = Attempt(key_set, number, 1, model)
         for member in self.members:
             member.script = None  # one attempt's vectors in memory, not two
         pool = [vector(0, place, setup.terms.dimension) for place in range(POOL)]

@@ -119,6 +119,7 @@ def _plan(options: argparse.Namespace, members: Sequence[int], *, every_step: bo
         epsilons=epsilons,
         seeds=range(1, count + 1),
         every_step=() if options.no_every_step or not every_step else (_headline(epsilons),),
+        adapted=(_headline(epsilons),),
         ebm=not (options.no_ebm or options.quick),
         cache=options.cache,
     )
@@ -141,7 +142,8 @@ def _public(options: argparse.Namespace) -> list[Results]:
         if name in CROWDS:
             count = CROWDS[name]
             each = [sum(SIZES["bank"]) // count] * count
-            plan = replace(_plan(options, each, every_step=True), baselines=False, ebm=False)
+            plan = _plan(options, each, every_step=True)
+            plan = replace(plan, baselines=False, adapted=(), ebm=False)
             every.append(measure(table, plan, f"{table.name}, {count} members"))
         else:
             members = QUICK_SIZES if options.quick and SIZES[name] else SIZES[name]

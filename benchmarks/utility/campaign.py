@@ -10,21 +10,25 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.demo.comparison import Scores, scores
 from benchmarks.peers.interpret import rankings
 from benchmarks.utility.agreement import Alliance, paired
 from benchmarks.utility.baselines import alone, one_hot, pooled, side_by_side
 from benchmarks.utility.institution import train_institutions
-from benchmarks.utility.results import Results
+from benchmarks.utility.results import ADAPTED, Results
 from benchmarks.utility.study import DELTA, study_terms
-from benchmarks.utility.tables import Rows, Split, Table, rows_of, split, subset
+from benchmarks.utility.tables import Indices, Rows, Split, Table, rows_of, split, subset
 from benchmarks.utility.training import Run, noise_scale, train_all
 from client_sdk.dataset import Dataset
+from client_sdk.recipes.propensity.adaptation import OwnRows, adapt, as_logits, unbinned
 from client_sdk.recipes.propensity.model import score
 from privacy.terms import DataContract, Terms
 
 __all__ = ["Plan", "measure", "sizes"]
+
+Parameters = npt.NDArray[np.float32]
 
 LOCAL: Final = "local DP at each member"
 INSTITUTION: Final = "DP of institutions, Flower's wrapper"
@@ -57,6 +61,7 @@ class Plan:
         every_step: epsilons at which the members' and coordinator's whole code runs too, beside a
             curator of equal noise.
         baselines: whether models without privacy and each member alone are trained.
+        adapted: epsilons at which every member adapts the alliance's model to its own consumers.
         ebm: whether DP-EBM is, in its own environment.
         cache: a file that keeps scores which do not depend on the alliance's study.
     """
@@ -65,6 +70,7 @@ class Plan:
     epsilons: Sequence[float]
     seeds: Sequence[int]
     every_step: Sequence[float] = ()
+    adapted: Sequence[float] = ()
     baselines: bool = True
     ebm: bool = True
     cache: Path | None = None
@@ -124,7 +130,10 @@ def _private(results: Results, table: Table, parts: Split, plan: Plan, seed: int
         studies.setdefault(terms.contract, []).append((epsilon, terms))
     for contract, study in studies.items():
         data = table.under(contract)
-        _quickly(results, data, parts, study, seed)
+        trained = _quickly(results, data, parts, study, seed)
+        for epsilon, terms in study:
+            if epsilon in plan.adapted:
+                _adapted(results, table, data, parts, (epsilon, terms, trained[epsilon]))
         _every_step(results, data, parts, [one for one in study if one[0] in plan.every_step], seed)
 
 
@@ -134,8 +143,8 @@ def _quickly(
     parts: Split,
     study: Sequence[tuple[float, Terms]],
     seed: int,
-) -> None:
-    """Runs at all epsilons side by side."""
+) -> dict[float, Parameters]:
+    """Runs at all epsilons side by side; the alliance's parameters by epsilon."""
     test = rows_of(data, parts.test)
     names, runs = [], []
     for epsilon, terms in study:
@@ -151,6 +160,40 @@ def _quickly(
     trained = train_all(runs, subset(data, parts.training))
     for key, run, parameters in zip(names, runs, trained, strict=True):
         results.add(*key, _scored(run.terms, parameters, test))
+    return {
+        epsilon: parameters
+        for (model, epsilon), parameters in zip(names, trained, strict=True)
+        if model == "alliance"
+    }
+
+
+def _adapted(
+    results: Results,
+    table: Table,
+    data: Dataset,
+    parts: Split,
+    study: tuple[float, Terms, Parameters],
+) -> None:
+    """The alliance's model as each member adapts it to its own consumers."""
+    epsilon, terms, parameters = study
+    plain = table.under(unbinned(table.contract))
+
+    def rows(consumers: Indices) -> OwnRows:
+        own, read = rows_of(plain, consumers), rows_of(data, consumers)
+        probabilities = score(terms, parameters, read.numbers, read.categories)
+        return OwnRows(
+            columns=side_by_side(own).astype(np.float32),
+            categories=len(plain.contract.categories),
+            labels=own.labels,
+            consumers=np.nonzero(plain.gather(consumers[None, :]).present[0])[0],
+            logits=as_logits(probabilities),
+        )
+
+    test = rows(parts.test)
+    for member, at in parts.members.items():
+        adaptation, _ = adapt(rows(at), lambda _: None)
+        ranked = adaptation.logits(test.columns, test.logits)
+        results.add(f"{ADAPTED}{member}", epsilon, scores(test.labels, ranked))
 
 
 def _every_step(

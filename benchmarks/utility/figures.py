@@ -14,7 +14,7 @@ from benchmarks.utility.campaign import (
     LOCAL,
     PRODUCT,
 )
-from benchmarks.utility.results import FIGURES, Figure, Mean, Results
+from benchmarks.utility.results import ADAPTED, FIGURES, Figure, Mean, Results
 
 __all__ = ["cell_rows", "equality_rows", "member_rows", "target_rows", "terminal", "to_markdown"]
 
@@ -125,25 +125,47 @@ def target_rows(
 
 
 def member_rows(results: Results, epsilon: float, *, targets: bool) -> Iterator[Row]:
-    """What each member gains over the better of its own models, and means over members."""
+    """What members gain over the better of their own models: each of them, and means.
+
+    First by the alliance's model as it is published, then as each member adapts it to its own
+    consumers, where that was done.
+    """
+    shared = dict.fromkeys(results.members, "alliance")
+    yield from _gains(results, epsilon, shared, "as published", targets=targets)
+    adapted = {name: f"{ADAPTED}{name}" for name in results.members}
+    if all((model, epsilon) in results.scores for model in adapted.values()):
+        yield from _gains(results, epsilon, adapted, "adapted", targets=targets)
+
+
+def _gains(
+    results: Results,
+    epsilon: float,
+    models: Mapping[str, str],
+    way: str,
+    *,
+    targets: bool,
+) -> Iterator[Row]:
+    """Gains of each member by its model. That nobody may lose is a target of adapted models."""
     gains: dict[Figure, dict[str, Mean]] = {}
+    at = f"{way}, epsilon {epsilon:g}"
     for figure, called in FIGURES:
-        gains[figure] = {name: results.gain(name, epsilon, figure) for name in results.members}
+        gains[figure] = {
+            name: results.gain(name, epsilon, figure, model) for name, model in models.items()
+        }
         for name, gain in gains[figure].items():
             alone = results.mean(f"alone: {name}", None, figure)
             trees = results.choices[name].count("boosted trees")
             yield _row(
                 f"{results.name}: gain in {called} of {name} ({results.members[name]} consumers), "
-                f"epsilon {epsilon:g}",
+                f"{at}",
                 gain,
                 None,
                 f"alone {alone.text()}, boosted trees in {trees} of {len(results.choices[name])}",
             )
-        worst = min(gains[figure].values(), key=lambda gain: gain.value)
         yield _row(
-            f"{results.name}: least gain of a member in {called}, epsilon {epsilon:g}",
-            worst,
-            (0.0, "least") if targets else None,
+            f"{results.name}: least gain of a member in {called}, {at}",
+            min(gains[figure].values(), key=lambda gain: gain.value),
+            (0.0, "least") if targets and way == "adapted" else None,
         )
     precision = gains["precision_at_10pct"]
     small = {name for name in precision if results.members[name] < SMALL}
@@ -153,24 +175,22 @@ def member_rows(results: Results, epsilon: float, *, targets: bool) -> Iterator[
     ):
         if names:
             yield _row(
-                f"{results.name}: mean gain in precision among the top 10 % over {who}, "
-                f"epsilon {epsilon:g}",
-                _together(results, names, epsilon),
+                f"{results.name}: mean gain in precision among the top 10 % over {who}, {at}",
+                _together(results, {name: models[name] for name in names}, epsilon),
                 (least, "least") if targets else None,
             )
 
 
-def _together(results: Results, names: set[str], epsilon: float) -> Mean:
+def _together(results: Results, models: Mapping[str, str], epsilon: float) -> Mean:
     """The mean of members' gains; its error is over seeds."""
     figure: Figure = "precision_at_10pct"
-    together = results.values("alliance", epsilon, figure)
-    bases = {name: results.mean(f"alone: {name}", None, figure).value for name in names}
-    alone = {name: results.values(f"alone: {name}", None, figure) for name in names}
-    by_seed = [
-        sum((ours - alone[name][seed]) / bases[name] for name in names) / len(names)
-        for seed, ours in enumerate(together)
-    ]
-    return Mean.of(by_seed)
+    of_each = []
+    for name, model in models.items():
+        alone = results.values(f"alone: {name}", None, figure)
+        together = results.values(model, epsilon, figure)
+        base = Mean.of(alone).value
+        of_each.append([(one - own) / base for one, own in zip(together, alone, strict=True)])
+    return Mean.of([sum(of_seed) / len(of_seed) for of_seed in zip(*of_each, strict=True)])
 
 
 def _table(results: Results, figure: Figure) -> list[list[str]]:
@@ -181,18 +201,24 @@ def _table(results: Results, figure: Figure) -> list[list[str]]:
         if (model, None) in results.scores:
             lines.append([model, *[results.mean(model, None, figure).text()] * len(epsilons)])
         elif any((model, epsilon) in results.scores for epsilon in epsilons):
-            cells = [
-                results.mean(model, epsilon, figure).text()
-                if (model, epsilon) in results.scores
-                else ""
-                for epsilon in epsilons
-            ]
-            lines.append([model, *cells])
+            lines.append([model, *_cells(results, model, figure)])
     for member, consumers in results.members.items():
         if (f"alone: {member}", None) in results.scores:
             alone = results.mean(f"alone: {member}", None, figure).text()
             lines.append([f"alone: {member}, {consumers:,} consumers", *[alone] * len(epsilons)])
+        model = f"{ADAPTED}{member}"
+        if any((model, epsilon) in results.scores for epsilon in epsilons):
+            cells = _cells(results, model, figure)
+            lines.append([f"{model}, {consumers:,} consumers", *cells])
     return lines
+
+
+def _cells(results: Results, model: str, figure: Figure) -> list[str]:
+    """Means across epsilons; empty where the model was not trained."""
+    return [
+        results.mean(model, epsilon, figure).text() if (model, epsilon) in results.scores else ""
+        for epsilon in results.epsilons
+    ]
 
 
 def terminal(results: Results) -> str:

@@ -9,13 +9,15 @@ from typing import Literal
 
 from benchmarks.demo.comparison import Scores
 
-__all__ = ["FIGURES", "Figure", "Mean", "Results"]
+__all__ = ["ADAPTED", "FIGURES", "Figure", "Mean", "Results"]
 
 Figure = Literal["auc", "precision_at_10pct"]
 FIGURES: tuple[tuple[Figure, str], ...] = (
     ("auc", "AUC"),
     ("precision_at_10pct", "precision among the top 10 %"),
 )
+ADAPTED = "adapted: "
+"""Before a member's name: the alliance's model as that member adapted it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,10 @@ class Results:
         )
         return Mean.of([one - other for one, other in pairs])
 
-    def gain(self, member: str, epsilon: float, figure: Figure) -> Mean:
-        """The alliance's mean over the member's own, minus 1; the error is that of pairs."""
+    def gain(self, member: str, epsilon: float, figure: Figure, model: str = "alliance") -> Mean:
+        """A model's mean over that of the member's own, minus 1; the error is that of pairs."""
         alone = self.values(f"alone: {member}", None, figure)
-        together = self.values("alliance", epsilon, figure)
+        together = self.values(model, epsilon, figure)
         base = statistics.fmean(alone)
         difference = Mean.of([one - other for one, other in zip(together, alone, strict=True)])
         return Mean(difference.value / base, difference.error / base, difference.count)

@@ -15,7 +15,7 @@ from client_sdk.batch import Batch
 from client_sdk.dataset import Dataset, DataSource, load
 from privacy.terms import DataContract
 
-__all__ = ["Rows", "Split", "Table", "rows_of", "split", "subset", "through_the_door"]
+__all__ = ["Indices", "Rows", "Split", "Table", "rows_of", "split", "subset", "through_the_door"]
 
 Indices = npt.NDArray[np.int64]
 """Positions of consumers in a table's dataset."""

@@ -27,12 +27,14 @@ class Dataset:
         consumer_ids: as text, in the order in which they first come.
         table: one block of shape (1, consumers + 1, rows, ...): the last consumer has no rows.
         left_out: rows of the table that are not of the budget's period.
+        period: that period, if the budget renews.
     """
 
     contract: DataContract
     consumer_ids: Sequence[str]
     table: Batch
     left_out: int = 0
+    period: RowPeriod | None = None
 
     def gather(self, slots: npt.NDArray[np.int64]) -> Batch:
         """The batch of the consumers in ``slots``; the work does not depend on how many there are.
@@ -90,7 +92,7 @@ def load(source: DataSource, contract: DataContract, period: RowPeriod | None = 
     present[at] = 1.0
     slots = Batch(numbers[None], categories[None], label_slots[None], present[None])
     left_out = everything - table.rows
-    return Dataset(contract=contract, consumer_ids=consumer_ids, table=slots, left_out=left_out)
+    return Dataset(contract, consumer_ids, slots, left_out, period)
 
 
 def _of_period(table: Table, period: RowPeriod) -> Table:

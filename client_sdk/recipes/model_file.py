@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,15 +20,25 @@ from privacy.errors import ConfigurationError, RecipeError
 from privacy.terms import Terms
 
 __all__ = [
+    "ADAPTED",
+    "Papers",
     "PublishedModel",
     "encode_model",
     "find_model",
+    "is_adapted",
     "load_model",
+    "read_file",
     "save_model",
     "write_model",
 ]
 
 FORMAT: Final = "alliance/v1/model"
+ADAPTED: Final = "alliance/v1/adapted-model"
+_UNKNOWN: Final = "not a model that this version knows"
+_NOT_THAT: Final = {
+    FORMAT: "a published model, not an adapted one; alliance-node adapt makes one of it",
+    ADAPTED: "adapted to one member; it stays there, and only alliance-node score takes it",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,15 +70,22 @@ def save_model(
     write_model(path, encode_model(terms, parameters, round_number=round_number))
 
 
-def write_model(path: Path, data: bytes) -> None:
+def write_model(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Writes the bytes of a model file; replaces an older one at once.
+
+    Args:
+        path: of the file.
+        data: its bytes.
+        mode: its permissions, before the process's mask.
 
     Raises:
         ConfigurationError: if it cannot be written; an older one is still there.
     """
     partial = path.with_suffix(".partial")
     try:
-        partial.write_bytes(data)
+        opened = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(opened, "wb") as file:
+            file.write(data)
         partial.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -83,22 +102,71 @@ def load_model(path: Path) -> tuple[Terms, npt.NDArray[np.float32], int]:
     Raises:
         RecipeError: if the file is missing, damaged, or not of this format.
     """
+    papers, (parameters,) = read_file(path, FORMAT, "parameters")
+    return papers.terms, papers.checked(parameters), papers.round_number
+
+
+@dataclass(frozen=True, slots=True)
+class Papers:
+    """What a model file says beside its arrays.
+
+    Args:
+        path: of the file.
+        terms: the study's.
+        round_number: the round it was published after.
+        others: whatever else its format has.
+    """
+
+    path: Path
+    terms: Terms
+    round_number: int
+    others: Mapping[str, Any]
+
+    def checked(self, parameters: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """The parameters, if they are such as the terms say.
+
+        Raises:
+            RecipeError: if they are not.
+        """
+        if parameters.dtype != np.float32 or parameters.shape != (self.terms.dimension,):
+            raise RecipeError(f"{self.path}: its parameters do not fit its terms")
+        return parameters
+
+
+def read_file(path: Path, format_: str, *names: str) -> tuple[Papers, list[npt.NDArray[Any]]]:
+    """The papers and some arrays of a model file.
+
+    Args:
+        path: of the file.
+        format_: which it must have.
+        names: of the arrays.
+
+    Raises:
+        RecipeError: if the file is missing, damaged, or not of this format.
+    """
     try:
         with safe_open(path, framework="numpy") as file:
-            papers = file.metadata() or {}
-            parameters = file.get_tensor("parameters")
+            metadata = file.metadata() or {}
+            if format_ not in metadata:
+                raise RecipeError(f"{path}: {_NOT_THAT.get(next(iter(metadata), ''), _UNKNOWN)}")
+            arrays = [file.get_tensor(name) for name in names]
     except (OSError, SafetensorError) as error:
         raise RecipeError(f"{path}: not a readable model file ({error})") from error
-    if FORMAT not in papers:
-        raise RecipeError(f"{path}: not a model that this version knows")
     try:
-        read = json.loads(papers[FORMAT])
-        terms, round_number = Terms.from_json(json.dumps(read["terms"])), int(read["round"])
-    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
-        raise RecipeError(f"{path}: its papers are not readable") from error
-    if parameters.dtype != np.float32 or parameters.shape != (terms.dimension,):
-        raise RecipeError(f"{path}: its parameters do not fit its terms")
-    return terms, parameters, round_number
+        read = json.loads(metadata[format_])
+        terms, number = Terms.from_json(json.dumps(read.pop("terms"))), int(read.pop("round"))
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as e:
+        raise RecipeError(f"{path}: its papers are not readable") from e
+    return Papers(path, terms, number, read), arrays
+
+
+def is_adapted(path: Path) -> bool:
+    """Whether a file is a model that a member adapted to its own consumers."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return ADAPTED in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
 
 
 def find_model(folder: Path, sha256: str) -> PublishedModel | None:

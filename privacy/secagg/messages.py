@@ -6,9 +6,10 @@ increasing by index. A body with a byte too many or too few is refused.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from privacy.errors import MalformedBody
 from privacy.identity import SIGNATURE_BYTES
@@ -58,22 +59,25 @@ class _Reader:
     def number(self) -> int:
         return int.from_bytes(self.take(_INDEX_BYTES))
 
+    def records(self, *sizes: int) -> tuple[tuple[Any, ...], ...]:
+        """How many, then each: an index, and fields of so many bytes."""
+        row = struct.Struct(">I" + "".join(f"{size}s" for size in sizes))
+        records = tuple(row.iter_unpack(self.take(self.number() * row.size)))
+        _check_increasing([record[0] for record in records])
+        return records
+
     def numbers(self) -> tuple[int, ...]:
         """A strictly increasing list of indices from 1."""
-        count = self.number()
-        if count * _INDEX_BYTES > len(self._data) - self._at:
-            raise MalformedBody("a message body is too short")
-        return _increasing([self.number() for _ in range(count)])
+        return tuple(index for (index,) in self.records())
 
     def end(self) -> None:
         if self._at != len(self._data):
             raise MalformedBody("a message body is too long")
 
 
-def _increasing(indices: Sequence[int]) -> tuple[int, ...]:
+def _check_increasing(indices: Sequence[int]) -> None:
     if any(a >= b for a, b in zip((0, *indices), indices, strict=False)):
         raise MalformedBody("a list of members repeats one or is out of order")
-    return tuple(indices)
 
 
 def write_indices(indices: Sequence[int]) -> bytes:
@@ -139,15 +143,8 @@ class Offer:
     def decode(cls, data: bytes, key_sets: KeySets) -> Offer:
         """Raises `MalformedBody`."""
         reader = _Reader(data)
-        body_bytes = KEY_BYTES * (key_sets.count + 1)
-        count = reader.number()
-        if count * (_INDEX_BYTES + body_bytes + SIGNATURE_BYTES) != len(data) - _INDEX_BYTES:
-            raise MalformedBody("an offer's length is not that of its members")
-        entries = tuple(
-            (reader.number(), reader.take(body_bytes), reader.take(SIGNATURE_BYTES))
-            for _ in range(count)
-        )
-        _increasing([index for index, _, _ in entries])
+        entries = reader.records(KEY_BYTES * (key_sets.count + 1), SIGNATURE_BYTES)
+        reader.end()
         return cls(entries)
 
     def hash(self, terms_hash: bytes, key_sets: KeySets) -> bytes:
@@ -211,18 +208,13 @@ class Deal:
 
 
 def _deals(reader: _Reader, key_sets: KeySets) -> tuple[Deal, ...]:
-    count = reader.number()
-    deals = tuple(
-        Deal(
-            reader.number(),
-            tuple(reader.take(2 * HASH_BYTES) for _ in range(key_sets.count)),
-            reader.take(NONCE_BYTES),
-            reader.take(SEALED_BYTES * key_sets.count + TAG_BYTES),
+    pair, count = 2 * HASH_BYTES, key_sets.count
+    return tuple(
+        Deal(member, tuple(hashes[pair * k : pair * (k + 1)] for k in range(count)), nonce, sealed)
+        for member, hashes, nonce, sealed in reader.records(
+            pair * count, NONCE_BYTES, SEALED_BYTES * count + TAG_BYTES
         )
-        for _ in range(count)
     )
-    _increasing([deal.member for deal in deals])
-    return deals
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,10 +303,8 @@ class Signatures:
     def decode(cls, data: bytes) -> Signatures:
         """Raises `MalformedBody`."""
         reader = _Reader(data)
-        count = reader.number()
-        entries = tuple((reader.number(), reader.take(SIGNATURE_BYTES)) for _ in range(count))
+        entries = reader.records(SIGNATURE_BYTES)
         reader.end()
-        _increasing([index for index, _ in entries])
         return cls(entries)
 
 
@@ -333,11 +323,6 @@ class Revealed:
     def decode(cls, data: bytes) -> Revealed:
         """Raises `MalformedBody`."""
         reader = _Reader(data)
-        count = reader.number()
-        entries = tuple(
-            (reader.number(), reader.take(SHARE_BYTES), reader.take(SALT_BYTES))
-            for _ in range(count)
-        )
+        entries = reader.records(SHARE_BYTES, SALT_BYTES)
         reader.end()
-        _increasing([dealer for dealer, _, _ in entries])
         return cls(entries)

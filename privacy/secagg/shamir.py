@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from operator import mul
 from typing import Final
 
@@ -93,16 +94,8 @@ def _weights(points: tuple[int, ...]) -> list[int]:
     Written as P / (x * product of (z - x)), with P the product of all points; one inversion serves
     all denominators (Montgomery's trick).
     """
-    whole = 1
-    for point in points:
-        whole = whole * point % PRIME
-    denominators = []
-    for x in points:
-        denominator = x
-        for z in points:
-            if z != x:
-                denominator = denominator * (z - x) % PRIME
-        denominators.append(denominator)
+    whole = prod(points) % PRIME
+    denominators = [x * prod([z - x for z in points if z != x]) % PRIME for x in points]
     prefixes = [1]
     for denominator in denominators:
         prefixes.append(prefixes[-1] * denominator % PRIME)

@@ -331,7 +331,7 @@ def test_the_least_and_the_most_members_are_offered(course):
 @pytest.mark.parametrize("body", [b"", bytes(4), bytes(500)])
 def test_malformed_offers_are_refused(course, body):
     course.refuses(
-        "advertised", lambda member: member.share(course.key_sets, body), "offer|short|0 members"
+        "advertised", lambda member: member.share(course.key_sets, body), "short|long|0 members"
     )
 
 
