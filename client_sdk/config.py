@@ -9,7 +9,8 @@ from pydantic import Field
 from client_sdk.dataset import DataSource
 from client_sdk.policy import Policy
 from client_sdk.reach import PROXY_PATTERN
-from privacy.terms import Name, StrictModel
+from privacy.documents import StrictModel
+from privacy.terms import Name
 from protos.tls import TlsFiles
 
 __all__ = ["NodeConfig"]

@@ -22,10 +22,10 @@ from client_sdk.enrolment import Enrolment, pinned_authority
 from client_sdk.reach import host_and_port
 from privacy.admission import Vouch, fingerprint, vouch
 from privacy.certificates import certificate_facts, make_signing_request, make_tls_key
+from privacy.documents import first_problem
 from privacy.errors import BadSignature, ConfigurationError, MalformedBody
 from privacy.identity import Identity
 from privacy.membership import Invitation, MembershipRequest, open_request, sign_request
-from privacy.terms import first_problem
 from protos.config import make_key, read_config, read_secret
 
 __all__ = [

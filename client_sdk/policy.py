@@ -25,19 +25,11 @@ from privacy.budget import (
     LARGEST_ORDER,
     default_order,
 )
+from privacy.documents import StrictModel
 from privacy.errors import PolicyRefusal
 from privacy.identity import IdentityKey
 from privacy.ledger.entry import Rule
-from privacy.terms import (
-    Column,
-    ColumnName,
-    DataContract,
-    IdentityText,
-    Name,
-    RosterEntry,
-    StrictModel,
-    Terms,
-)
+from privacy.terms import Column, ColumnName, DataContract, IdentityText, Name, RosterEntry, Terms
 
 if TYPE_CHECKING:
     from privacy.accounting import Projection

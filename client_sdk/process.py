@@ -29,6 +29,7 @@ from client_sdk.session import Session
 from client_sdk.sqlite_journal import SqliteJournal
 from client_sdk.witnessing import Witnessing
 from privacy.contract_table import ContractFile
+from privacy.documents import first_problem
 from privacy.errors import (
     AllianceError,
     BudgetRefusal,
@@ -40,14 +41,7 @@ from privacy.fixedpoint import SHARE_SCALE
 from privacy.identity import Identity, IdentityKey
 from privacy.noise import DiscreteGaussian
 from privacy.sampling import enrolment_cap
-from privacy.terms import (
-    LONGEST_PHASE_S,
-    PHASES,
-    DataContract,
-    RosterEntry,
-    Terms,
-    first_problem,
-)
+from privacy.terms import LONGEST_PHASE_S, PHASES, DataContract, RosterEntry, Terms
 from protos.codec import TaskKey
 from protos.config import (
     make_key,

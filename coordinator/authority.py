@@ -16,8 +16,9 @@ from typing import Final
 from pydantic import Field
 
 from privacy.certificates import Authority, Issued, certificate_facts
+from privacy.documents import StrictModel
 from privacy.errors import ConfigurationError
-from privacy.terms import Name, StrictModel
+from privacy.terms import Name
 from protos.config import read_secret
 
 __all__ = [

@@ -14,8 +14,9 @@ from coordinator.authority import (
     open_authority,
     utc_now,
 )
+from privacy.documents import StrictModel
 from privacy.errors import ConfigurationError
-from privacy.terms import Name, PhaseDeadlines, StrictModel
+from privacy.terms import Name, PhaseDeadlines
 from protos.tls import TlsFiles, TlsMaterial
 
 __all__ = ["CoordinatorConfig", "Deadlines", "EvidenceConfig", "Operations"]

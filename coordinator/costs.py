@@ -14,7 +14,8 @@ from typing import Final, Self
 
 from pydantic import ConfigDict, ValidationError
 
-from privacy.terms import StrictModel, Terms
+from privacy.documents import StrictModel
+from privacy.terms import Terms
 
 __all__ = ["Costs", "kept_costs"]
 

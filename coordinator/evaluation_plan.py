@@ -14,9 +14,10 @@ from pydantic import Field, ValidationError
 from client_sdk.recipes.catalogue import recipe_named
 from client_sdk.recipes.evaluation.settings import EvaluationSettings, Layout, smallest_group
 from client_sdk.recipes.model_file import write_model
+from privacy.documents import StrictModel, first_problem
 from privacy.errors import ConfigurationError, RecipeError
 from privacy.fixedpoint import Grid
-from privacy.terms import StrictModel, Terms, first_problem
+from privacy.terms import Terms
 
 __all__ = [
     "UNKNOWN",

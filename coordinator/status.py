@@ -32,8 +32,8 @@ from coordinator.monitor import (
     StudyStopped,
     StudyWaits,
 )
+from privacy.documents import StrictModel
 from privacy.errors import ConfigurationError
-from privacy.terms import StrictModel
 
 __all__ = ["MemberStatus", "Notice", "Status", "StatusFile", "read_status", "take"]
 

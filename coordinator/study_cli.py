@@ -182,8 +182,8 @@ def evaluate(
     from pydantic import ValidationError
 
     from coordinator.evaluation_plan import EvaluationTable
+    from privacy.documents import first_problem
     from privacy.errors import ConfigurationError
-    from privacy.terms import first_problem
 
     try:
         table = EvaluationTable(epsilon=epsilon, by=by, top=top)

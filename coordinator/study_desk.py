@@ -27,8 +27,9 @@ from coordinator.evaluation_plan import (
 from coordinator.registry import Registry
 from coordinator.store import Status, StudyRecord, StudyStore, Wanted
 from coordinator.study_file import read_evaluation, read_study
+from privacy.documents import first_problem
 from privacy.errors import ConfigurationError
-from privacy.terms import RosterEntry, first_problem, one_digit
+from privacy.terms import RosterEntry, one_digit
 
 __all__ = ["StudyDesk", "everybody", "imagined"]
 

@@ -16,20 +16,11 @@ from pydantic import Field, ValidationError, model_validator
 from client_sdk.recipes.catalogue import Plan, Recipe, recipe_named, recipe_of, recipes
 from coordinator.evaluation_plan import UNKNOWN, EvaluationTable, evaluation_terms
 from privacy.contract_table import ContractTable
+from privacy.documents import StrictModel, first_problem
 from privacy.errors import ConfigurationError, RecipeError, TermsError
 from privacy.fixedpoint import Grid
 from privacy.secagg.graph import Graph
-from privacy.terms import (
-    Name,
-    PhaseDeadlines,
-    PrivacyTerms,
-    RosterEntry,
-    Sentence,
-    Setting,
-    StrictModel,
-    Terms,
-    first_problem,
-)
+from privacy.terms import Name, PhaseDeadlines, PrivacyTerms, RosterEntry, Sentence, Setting, Terms
 from protos.config import explained, read_config_or_explain
 
 __all__ = ["PrivacyTable", "StudyFile", "WhoTable", "read_evaluation", "read_study", "read_terms"]

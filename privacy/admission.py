@@ -21,9 +21,10 @@ from typing import Annotated, Final, Literal
 import rfc8785
 from pydantic import Field, StringConstraints, ValidationError
 
+from privacy.documents import StrictModel, first_problem
 from privacy.errors import BadSignature, MalformedBody, PolicyRefusal
 from privacy.identity import Identity, IdentityKey, public_key, verify
-from privacy.terms import IdentityText, Name, RosterEntry, StrictModel, Terms, first_problem
+from privacy.terms import IdentityText, Name, RosterEntry, Terms
 
 __all__ = [
     "Admissions",

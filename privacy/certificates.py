@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from privacy.errors import ConfigurationError, MalformedBody
+from privacy.identity import UNREADABLE
 
 __all__ = [
     "Authority",
@@ -30,8 +31,10 @@ __all__ = [
     "read_signing_request",
 ]
 
-_UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
-"""What the library says of bytes that are not what they should be."""
+_UNREADABLE: Final = (
+    *UNREADABLE, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType,
+)  # fmt: skip
+"""What the library says of certificates and requests that are not what they should be."""
 
 CLOCK_SKEW: Final = dt.timedelta(minutes=5)
 """Certificates are valid from this long before they were made: members' clocks differ."""
@@ -191,7 +194,7 @@ class CertificateFacts:
                 x509.SubjectAlternativeName
             ).value
             return _host(host) in list(names)
-        except (x509.ExtensionNotFound, ValueError):
+        except (x509.ExtensionNotFound, *_UNREADABLE):
             return False
 
     def left(self, now: dt.datetime) -> float:

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
+from privacy.documents import StrictModel, first_problem
 from privacy.errors import ConfigurationError
-from privacy.terms import Column, ColumnName, DataContract, Name, StrictModel, first_problem
+from privacy.terms import Column, ColumnName, DataContract, Name
 
 __all__ = ["ColumnTable", "ContractFile", "ContractTable"]
 

@@ -12,9 +12,10 @@ import rfc8785
 from pydantic import ValidationError
 
 from privacy.admission import SignatureText
+from privacy.documents import StrictModel, first_problem
 from privacy.errors import BadSignature, MalformedBody
 from privacy.identity import Identity, IdentityKey, public_key, verify
-from privacy.terms import IdentityText, Name, StrictModel, first_problem
+from privacy.terms import IdentityText, Name
 
 __all__ = ["Departure", "depart"]
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import Any, Final, NewType, Self
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from privacy.errors import BadSignature, ConfigurationError
 
-__all__ = ["SIGNATURE_BYTES", "Identity", "IdentityKey", "public_key", "verify"]
+__all__ = ["SIGNATURE_BYTES", "UNREADABLE", "Identity", "IdentityKey", "public_key", "verify"]
 
 IdentityKey = NewType("IdentityKey", str)
 """A public identity key: 32 bytes of Ed25519 as 64 lower-case hexadecimal digits."""
 
 SIGNATURE_BYTES: Final = 64
+
+UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm, InternalError)
+"""What the library says of bytes that are no key; the last where OpenSSL itself is at a loss."""
 
 
 class Identity:
@@ -45,7 +48,7 @@ class Identity:
         """
         try:
             key = serialization.load_pem_private_key(pem, password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        except UNREADABLE as error:
             raise ConfigurationError("an identity is an unencrypted PEM private key") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise ConfigurationError("an identity is an Ed25519 key, not one of another kind")

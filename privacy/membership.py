@@ -21,9 +21,10 @@ import rfc8785
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from privacy.certificates import read_signing_request
+from privacy.documents import StrictModel, first_problem
 from privacy.errors import BadSignature, ConfigurationError, MalformedBody
 from privacy.identity import Identity, IdentityKey, public_key, verify
-from privacy.terms import IdentityText, Name, StrictModel, first_problem, one_digit
+from privacy.terms import IdentityText, Name, one_digit
 
 __all__ = [
     "LARGEST_REQUEST",

@@ -15,8 +15,7 @@ from typing import Annotated, Any, Final, Literal, NewType, Self
 
 import rfc8785
 from pydantic import (
-    BaseModel,
-    ConfigDict,
+    BeforeValidator,
     Field,
     SerializerFunctionWrapHandler,
     StringConstraints,
@@ -26,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from privacy.documents import StrictModel, check_shape, first_problem
 from privacy.errors import TermsError
 
 __all__ = [
@@ -40,10 +40,8 @@ __all__ = [
     "PhaseDeadlines",
     "PrivacyTerms",
     "RosterEntry",
-    "StrictModel",
     "Terms",
     "TermsHash",
-    "first_problem",
     "one_digit",
 ]
 
@@ -67,14 +65,11 @@ PHASES: Final = ("propose", *PHASES_AHEAD, "contribute", "confirm", "unmask", "p
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 IdentityText = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ColumnName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
-Setting = bool | int | float | str | tuple[int, ...] | tuple[str, ...]
+_Many = Field(max_length=10_000)
+Setting = (
+    bool | int | float | str | Annotated[tuple[int, ...], _Many] | Annotated[tuple[str, ...], _Many]
+)
 Sentence = Annotated[str, StringConstraints(min_length=1, max_length=500)]
-
-
-class StrictModel(BaseModel):
-    """What crosses a boundary: frozen, strict, nothing extra, no NaN or infinity."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 def one_digit(count: int) -> int:
@@ -87,11 +82,16 @@ def one_digit(count: int) -> int:
     return (2 * count + unit) // (2 * unit) * unit
 
 
-def first_problem(error: ValidationError) -> str:
-    """The first thing a pydantic error complains about, as ``where: what``."""
-    problem = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in problem["loc"]) or "document"
-    return f"{where}: {problem['msg'].removeprefix('Value error, ')}"[:300]
+def _plain(settings: Any) -> Any:
+    """Settings whose lists hold neither lists nor objects: six kinds would be tried on each."""
+    if not isinstance(settings, Mapping):
+        return settings
+    for name, value in settings.items():
+        if isinstance(value, list | tuple) and not all(isinstance(one, int | str) for one in value):
+            raise ValueError(f"{name} is a list of neither integers nor texts")
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+    }
 
 
 class Column(StrictModel):
@@ -320,7 +320,7 @@ class Terms(StrictModel):
     study: Name
     purpose: Sentence
     recipe: Name
-    settings: dict[ColumnName, Setting] = Field(max_length=64)
+    settings: Annotated[dict[ColumnName, Setting], BeforeValidator(_plain)] = Field(max_length=64)
     """The recipe's own settings; the recipe validates them."""
     dimension: int = Field(ge=1, le=100_000_000)
     """Length of the summed vector; caps on the wire and the accounting both depend on it."""
@@ -358,9 +358,12 @@ class Terms(StrictModel):
             TermsError: naming the first field that is wrong.
         """
         try:
+            check_shape(document)
             terms = cls.model_validate_json(document)
         except ValidationError as error:
             raise TermsError(f"terms: {first_problem(error)}{_if_newer(error)}") from error
+        except ValueError as error:
+            raise TermsError(f"terms: {error}") from error
         terms.hash  # noqa: B018  (raises here, not later, if there is no canonical form)
         return terms
 
@@ -372,6 +375,7 @@ class Terms(StrictModel):
             TermsError: if it is not the canonical form of valid terms.
         """
         try:
+            check_shape(document)
             terms = cls.model_validate(_with_reals(document), strict=False)
             is_canonical = terms.canonical() == rfc8785.dumps(dict(document))
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -432,7 +436,7 @@ class Terms(StrictModel):
 
 def _if_newer(error: ValidationError) -> str:
     """What else may be wrong where a document has what this version does not know."""
-    problem = error.errors(include_url=False)[0]
+    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
     unknown = problem["type"] == "extra_forbidden" or problem["loc"] == ("version",)
     return "; update this software if the terms were made by a newer one" if unknown else ""
 

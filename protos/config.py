@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from privacy.documents import StrictModel, first_problem
 from privacy.errors import ConfigurationError
 from privacy.identity import Identity
-from privacy.terms import StrictModel, first_problem
 
 __all__ = [
     "explained",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from privacy.documents import StrictModel
 from privacy.errors import ConfigurationError
-from privacy.terms import StrictModel
 from protos.config import read_secret
 
 __all__ = ["TlsFiles", "TlsMaterial"]

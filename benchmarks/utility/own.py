@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from benchmarks.utility.tables import Table, through_the_door
 from privacy.contract_table import ColumnTable, ContractFile, ContractTable
+from privacy.documents import first_problem
 from privacy.errors import ConfigurationError, DataError
-from privacy.terms import DataContract, first_problem
+from privacy.terms import DataContract
 from protos.config import read_config
 
 __all__ = ["declared_contract", "file_contract", "own_table"]

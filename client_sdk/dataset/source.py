@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import model_validator
 
+from privacy.documents import StrictModel
 from privacy.errors import DataError
-from privacy.terms import DataContract, StrictModel
+from privacy.terms import DataContract
 
 __all__ = ["DataSource", "RowPeriod", "Table", "read_table"]
 

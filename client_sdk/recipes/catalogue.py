@@ -19,9 +19,10 @@ from pydantic import ValidationError
 
 from client_sdk.batch import Batch
 from client_sdk.recipes.model_file import PublishedModel
+from privacy.documents import StrictModel, first_problem
 from privacy.errors import RecipeError
 from privacy.ledger.folds import GROUP, Fold, PublicState, installed_fold, installed_part
-from privacy.terms import DataContract, Setting, StrictModel, Terms, first_problem
+from privacy.terms import DataContract, Setting, Terms
 
 __all__ = [
     "Contribute",

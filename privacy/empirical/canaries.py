@@ -17,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
+from privacy.documents import StrictModel, first_problem
 from privacy.errors import BadSignature, ConfigurationError, EvidenceError, TermsError
 from privacy.identity import Identity, IdentityKey, public_key, verify
 from privacy.keystream import KEY_BYTES, KeyStream
 from privacy.ledger.entry import canonical, parse_canonical
 from privacy.sampling import enrolment_cap
-from privacy.terms import IdentityText, Name, StrictModel, Terms, first_problem
+from privacy.terms import IdentityText, Name, Terms
 
 __all__ = [
     "CONTEXT",

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, StringConstraints, ValidationError
 
+from privacy.documents import StrictModel, first_problem
 from privacy.errors import EvidenceError
 from privacy.fixedpoint import Grid
 from privacy.ledger.entry import canonical, parse_canonical
-from privacy.terms import Name, StrictModel, Terms, first_problem
+from privacy.terms import Name, Terms
 
 __all__ = ["INDEX", "ReleaseLine", "Released", "open_releases", "release_line", "release_name"]
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from pydantic import Field, StringConstraints, ValidationError
 
+from privacy.documents import StrictModel, first_problem
 from privacy.empirical.releases import INDEX, open_releases
 from privacy.errors import AllianceError, EvidenceError
 from privacy.fixedpoint import Grid, RingVector, add_in_place, decode
@@ -28,7 +29,7 @@ from privacy.secagg import Attempt, KeyExchange, KeySets, Setup, model_hash
 from privacy.secagg.binding import digest, pair_seed, self_seed
 from privacy.secagg.masking import apply_masks
 from privacy.secagg.messages import Advertisement, Delivery, Offer, Shares
-from privacy.terms import Name, StrictModel, first_problem
+from privacy.terms import Name
 
 __all__ = ["add_again", "fold_again", "kept_rounds"]
 

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, JsonValue, StringConstraints, TypeAdapter, ValidationError
 
+from privacy.documents import StrictModel, first_problem
 from privacy.errors import EvidenceError
-from privacy.terms import LARGEST_INTEGER, Name, StrictModel, first_problem
+from privacy.terms import LARGEST_INTEGER, Name
 
 __all__ = [
     "Acceptance",

@@ -15,6 +15,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, JsonValue, ValidationError
 
 from privacy.acceptance import verify_acceptance
+from privacy.documents import StrictModel, first_problem
 from privacy.errors import BadSignature, ConfigurationError, EvidenceError
 from privacy.identity import Identity, IdentityKey, public_key, verify
 from privacy.ledger.audit_study import check_profile, figures_of, read_terms
@@ -39,7 +40,7 @@ from privacy.ledger.entry import (
 from privacy.ledger.merkle import leaf_hash, verify_inclusion
 from privacy.ledger.software import code_hash, software
 from privacy.ledger.store import LedgerStore
-from privacy.terms import Name, StrictModel, Terms, first_problem
+from privacy.terms import Name, Terms
 
 __all__ = [
     "Agreed",

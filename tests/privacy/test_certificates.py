@@ -86,6 +86,14 @@ def test_an_authority_of_a_point_off_the_curve_is_refused() -> None:
         certificate_facts(altered(AUTHORITY.certificate, point, off))
 
 
+def test_a_certificate_with_one_extension_twice_is_for_nobody() -> None:
+    """Found by fuzzing: the library has an error of its own for it."""
+    issued = AUTHORITY.issue_coordinator(["localhost"], now=NOW, lifetime=HOUR).certificate
+    usage, extended = bytes.fromhex("0603551d0f"), bytes.fromhex("0603551d25")
+    assert certificate_facts(issued).is_for("localhost")
+    assert not certificate_facts(altered(issued, extended, usage)).is_for("localhost")
+
+
 def test_a_name_with_a_nul_is_no_name() -> None:
     issued = AUTHORITY.issue_member("member-0\x00.evil", now=NOW, lifetime=HOUR)
     assert common_name(issued.certificate) == ""

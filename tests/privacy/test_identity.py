@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import pickle
 
@@ -83,6 +84,16 @@ def test_keys_of_another_kind_are_refused(make):
 def test_files_that_are_no_private_key_are_refused(pem):
     with pytest.raises(ConfigurationError, match="unencrypted PEM private key"):
         Identity.from_pem(pem)
+
+
+def test_a_key_that_openssl_itself_is_at_a_loss_over_is_refused():
+    """An Ed25519 key under the identifier of X448: found by fuzzing, an internal error before."""
+    pem = Identity.generate().pem().decode()
+    lines = pem.splitlines()
+    der = base64.b64decode(lines[1]).replace(bytes.fromhex("2b6570"), bytes.fromhex("2b656f"))
+    lines[1] = base64.b64encode(der).decode()
+    with pytest.raises(ConfigurationError, match="unencrypted PEM private key"):
+        Identity.from_pem("\n".join(lines).encode())
 
 
 def test_a_signature_is_over_context_zero_byte_and_message():

@@ -13,8 +13,9 @@ from pydantic import Field, model_validator
 
 from client_sdk.recipes.catalogue import Plan, parse_settings
 from client_sdk.recipes.holdout import Holdout
+from privacy.documents import StrictModel
 from privacy.errors import RecipeError
-from privacy.terms import Column, DataContract, StrictModel, Terms
+from privacy.terms import Column, DataContract, Terms
 
 __all__ = [
     "ROUNDS",

@@ -10,8 +10,9 @@ from pydantic import Field, model_validator
 from client_sdk.recipes.catalogue import Plan, parse_settings
 from client_sdk.recipes.holdout import Holdout
 from client_sdk.recipes.per_consumer.network import Network
+from privacy.documents import StrictModel
 from privacy.errors import RecipeError
-from privacy.terms import DataContract, Setting, StrictModel, Terms
+from privacy.terms import DataContract, Setting, Terms
 
 __all__ = [
     "PropensitySettings",

@@ -10,8 +10,9 @@ from typing import Final, Literal, Self
 from pydantic import Field, model_validator
 
 from client_sdk.recipes.catalogue import Plan, parse_settings
+from privacy.documents import StrictModel
 from privacy.errors import RecipeError
-from privacy.terms import Column, DataContract, StrictModel, Terms
+from privacy.terms import Column, DataContract, Terms
 
 __all__ = [
     "Block",

@@ -1,0 +1,100 @@
+"""What is read from outside: strict models, and no more memory than a document deserves.
+
+A hostile document is not only wrong, it is wrong in as many places as fit into it, and a validator
+that lists them all takes a thousand times its size. Lists end at their first wrong item here, and
+objects wider than any of ours are refused before they are looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+
+__all__ = ["StrictModel", "check_shape", "first_problem"]
+
+WIDEST: Final = 512
+"""Fields of one object; the widest of ours, a study's settings, has 64."""
+LONGEST: Final = 100_000
+"""Items of one list: a column's values, or a roster."""
+_NO_SCHEMAS: Final = frozenset({"default", "metadata"})
+_SEQUENCES: Final = frozenset({"tuple", "list", "set", "frozenset"})
+
+
+def _fail_fast(schema: Any) -> None:
+    if isinstance(schema, dict):
+        if schema.get("type") in _SEQUENCES:
+            schema["fail_fast"] = True
+        for name, part in schema.items():
+            if name not in _NO_SCHEMAS:
+                _fail_fast(part)
+    elif isinstance(schema, list | tuple):
+        for part in schema:
+            _fail_fast(part)
+
+
+class StrictModel(BaseModel):
+    """What crosses a boundary: frozen, strict, nothing extra, no NaN or infinity.
+
+    A list is not read beyond its first item that is wrong.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        """The schema as it is, with pydantic's ``fail_fast`` on every sequence in it."""
+        schema = handler(source)
+        _fail_fast(schema)
+        return schema
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing a pydantic error complains about, as ``where: what``."""
+    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(str(part) for part in problem["loc"]) or "document"
+    return f"{where}: {problem['msg'].removeprefix('Value error, ')}"[:300]
+
+
+def check_shape(document: str | bytes | Mapping[str, Any]) -> None:
+    """Checks that a document is no wider than any of ours, and has no lists of lists.
+
+    Args:
+        document: a JSON object, or what was read from it; text that is no JSON passes, for whoever
+            reads it to refuse.
+
+    Raises:
+        ValueError: naming what is too wide.
+    """
+    if isinstance(document, Mapping):
+        _check(document)
+        return
+    with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        json.loads(document, object_pairs_hook=_forgotten)
+
+
+def _forgotten(fields: list[tuple[str, Any]]) -> None:
+    """Checks an object as soon as it is read, and keeps nothing of it."""
+    _check_fields(len(fields), [value for _, value in fields])
+
+
+def _check(document: Mapping[str, Any]) -> None:
+    _check_fields(len(document), document.values())
+    for value in document.values():
+        for part in value if isinstance(value, list) else (value,):
+            if isinstance(part, Mapping):
+                _check(part)
+
+
+def _check_fields(count: int, values: Iterable[Any]) -> None:
+    if count > WIDEST:
+        raise ValueError(f"an object has {count} fields; the most that any has is {WIDEST}")
+    for value in values:
+        if isinstance(value, list):
+            if len(value) > LONGEST:
+                raise ValueError(f"a list has {len(value)} items; the most is {LONGEST}")
+            if any(isinstance(part, list) for part in value):
+                raise ValueError("a list holds a list; none of ours does")
