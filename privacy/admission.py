@@ -106,6 +106,8 @@ class Admissions(StrictModel):
         """
         if document.count(b":") > LEAST_FIELDS + len(document) // LEAST_VOUCH_BYTES:
             raise MalformedBody("not admissions: more fields than fit its length")
+        if b"[" in document:
+            raise MalformedBody("not admissions: there are no lists in them")
         try:
             return cls.model_validate_json(document)
         except ValidationError as error:

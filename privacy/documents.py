@@ -63,8 +63,8 @@ def check_shape(document: str | bytes | Mapping[str, Any]) -> None:
     """Checks that a document is no wider than any of ours, and has no lists of lists.
 
     Args:
-        document: a JSON object, or what was read from it; text that is no JSON passes, for whoever
-            reads it to refuse.
+        document: a JSON object, or what was read from it; text that begins as one and is none
+            passes, for whoever reads it to refuse.
 
     Raises:
         ValueError: naming what is too wide.
@@ -72,6 +72,8 @@ def check_shape(document: str | bytes | Mapping[str, Any]) -> None:
     if isinstance(document, Mapping):
         _check(document)
         return
+    if document.lstrip()[:1] not in ("{", b"{"):
+        raise ValueError("document: Input should be an object")
     with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         json.loads(document, object_pairs_hook=_forgotten)
 

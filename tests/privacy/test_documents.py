@@ -64,11 +64,15 @@ def test_shapes_that_none_of_ours_has_are_refused(document: dict[str, Any], matc
             check_shape(form)
 
 
-@pytest.mark.parametrize(
-    "document", [b"", b"{", b"\xff", "[" * 100_000, "1", '{"a": [1, {"b": 2}]}']
-)
-def test_what_is_no_json_is_for_whoever_reads_it(document: str | bytes) -> None:
+@pytest.mark.parametrize("document", ["{", b"{\xff", '{"a":' + "[" * 100_000, ' {"a": [1, {}]}'])
+def test_what_begins_as_an_object_and_is_none_is_for_whoever_reads_it(document: str) -> None:
     check_shape(document)
+
+
+@pytest.mark.parametrize("document", [b"", "1", b"\xff", json.dumps([[]] * 1000)])
+def test_what_is_no_object_is_refused_at_its_first_character(document: str | bytes) -> None:
+    with pytest.raises(ValueError, match="should be an object"):
+        check_shape(document)
 
 
 HOSTILE = """
