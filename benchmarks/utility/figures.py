@@ -145,7 +145,11 @@ def _gains(
     *,
     targets: bool,
 ) -> Iterator[Row]:
-    """Gains of each member by its model. That nobody may lose is a target of adapted models."""
+    """Gains of each member by its model.
+
+    That everybody gains or stays is a target of adapted models: who loses less than the standard
+    error of the loss, stays.
+    """
     gains: dict[Figure, dict[str, Mean]] = {}
     at = f"{way}, epsilon {epsilon:g}"
     for figure, called in FIGURES:
@@ -162,14 +166,15 @@ def _gains(
                 None,
                 f"alone {alone.text()}, boosted trees in {trees} of {len(results.choices[name])}",
             )
+        least = min(gains[figure].values(), key=lambda gain: gain.value)
         yield _row(
             f"{results.name}: least gain of a member in {called}, {at}",
-            min(gains[figure].values(), key=lambda gain: gain.value),
-            (0.0, "least") if targets and way == "adapted" else None,
+            least,
+            (-least.error, "least") if targets and way == "adapted" else None,
         )
     precision = gains["precision_at_10pct"]
     small = {name for name in precision if results.members[name] < SMALL}
-    for who, names, least in (
+    for who, names, target in (
         ("all members", set(precision), 0.25),
         (f"members below {SMALL} consumers", small, 0.40),
     ):
@@ -177,7 +182,7 @@ def _gains(
             yield _row(
                 f"{results.name}: mean gain in precision among the top 10 % over {who}, {at}",
                 _together(results, {name: models[name] for name in names}, epsilon),
-                (least, "least") if targets else None,
+                (target, "least") if targets else None,
             )
 
 
