@@ -86,10 +86,11 @@ def project(
 ) -> None:
     """Says what a study would cost and give, before anybody approves it; proposes nothing."""
     from coordinator.config import CoordinatorConfig
+    from coordinator.evaluation_plan import UNKNOWN, evaluation_terms, prospect
     from coordinator.projection import project as projected
     from coordinator.rehearsal import RUNS, Believed
     from coordinator.study_desk import everybody, imagined
-    from coordinator.study_file import read_study
+    from coordinator.study_file import read_evaluation, read_study
     from protos.config import read_config
 
     settings = read_config(config, CoordinatorConfig).relative_to(config.parent)
@@ -98,13 +99,18 @@ def project(
     else:
         members = [] if file.suffix == ".json" else everybody(settings, roster)
     terms = read_study(file, alliance=settings.alliance_name, everybody=members)
+    table = read_evaluation(file)
+    planned = None if table is None else prospect(evaluation_terms(terms, UNKNOWN, table))
     believed = Believed(auc, label_share)
     with typer.progressbar(length=RUNS, label="rehearsing", file=sys.stderr) as bar:
         found = projected(terms, believed, done=lambda _: bar.update(1))
     if json:
-        typer.echo(jsonlib.dumps(found.document()))
+        extra = {} if planned is None else {"evaluation": planned}
+        typer.echo(jsonlib.dumps(found.document() | extra))
     else:
-        typer.echo(_projected(terms, believed, found))
+        typer.echo(
+            _projected(terms, believed, found) + ("" if planned is None else _planned(planned))
+        )
 
 
 @study.command("list")

@@ -159,6 +159,7 @@ def test_the_command_projects_a_file_and_proposes_nothing(tmp_path: Path) -> Non
         'study = "coupons"\npurpose = "Who answers"\nrounds = 20\n'
         '[contract]\nconsumer_id = "household"\nlabel = "responded"\n'
         '[contract.columns]\nspend = { high = 1000.0, scale = "log" }\nkind = ["A", "B", "C"]\n'
+        "[evaluation]\nepsilon = 0.5\nholdout = 0.25\n"
     )
     command = [sys.executable, "-c", "from coordinator.cli import main; main()", "study", "project"]
     said = [
@@ -176,6 +177,10 @@ def test_the_command_projects_a_file_and_proposes_nothing(tmp_path: Path) -> Non
     assert "coupons: 4 members with about 1760 consumers, 5 parameters" in said[0].stdout
     assert "rounds   20, at most 22 attempts" in said[0].stdout
     assert "with all rows in one place" in said[0].stdout
-    assert json.loads(said[1].stdout)["rehearsal"]["auc"][2] < 0.85
+    assert "evaluation: proposed once the last model is published" in said[0].stdout
+    found = json.loads(said[1].stdout)
+    assert found["rehearsal"]["auc"][2] < 0.85
+    assert found["evaluation"]["epsilon"]["1"] == pytest.approx(0.5, rel=0.01)
+    assert found["evaluation"]["holdout"] == 0.25
     assert "give two numbers above 0.5 and below 1" in said[2].stderr
     assert not (tmp_path / "state").exists()
