@@ -20,7 +20,16 @@ from privacy.documents import StrictModel, first_problem
 from privacy.errors import ConfigurationError, RecipeError, TermsError
 from privacy.fixedpoint import Grid
 from privacy.secagg.graph import Graph
-from privacy.terms import Name, PhaseDeadlines, PrivacyTerms, RosterEntry, Sentence, Setting, Terms
+from privacy.terms import (
+    SMALLEST_NUMBER,
+    Name,
+    PhaseDeadlines,
+    PrivacyTerms,
+    RosterEntry,
+    Sentence,
+    Setting,
+    Terms,
+)
 from protos.config import explained, read_config_or_explain
 
 __all__ = ["PrivacyTable", "StudyFile", "WhoTable", "read_evaluation", "read_study", "read_terms"]
@@ -34,11 +43,11 @@ class PrivacyTable(StrictModel):
 
     epsilon: float | None = Field(default=None, gt=0, le=100)
     """epsilon(1) of the whole study, all attempts used; 1.0 if neither is given."""
-    noise_multiplier: float | None = Field(default=None, gt=0, le=1e6)
+    noise_multiplier: float | None = Field(default=None, ge=SMALLEST_NUMBER, le=1e6)
     delta: float = Field(default=1e-5, gt=0, lt=0.01)
-    clipping_norm: float | None = Field(default=None, gt=0, le=1e6)
+    clipping_norm: float | None = Field(default=None, ge=SMALLEST_NUMBER, le=1e6)
     """The recipe's plan says it, if it is not given; so too the sampling probability."""
-    sampling_probability: float | None = Field(default=None, gt=0, le=1)
+    sampling_probability: float | None = Field(default=None, ge=SMALLEST_NUMBER, le=1)
     spare_attempts: int | None = Field(default=None, ge=0, le=1_000_000)
     """For rounds that fail; a tenth of the rounds, and at least two, if it is not given."""
 

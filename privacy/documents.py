@@ -14,12 +14,14 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
 
-__all__ = ["StrictModel", "check_shape", "first_problem"]
+__all__ = ["LONGEST", "SMALL_BYTES", "WIDEST", "StrictModel", "check_shape", "first_problem"]
 
 WIDEST: Final = 512
 """Fields of one object; the widest of ours, a study's settings, has 64."""
 LONGEST: Final = 100_000
 """Items of one list: a column's values, or a roster."""
+SMALL_BYTES: Final = 1 << 16
+"""Whatever is in so many bytes, what is read from them takes some MiB at most."""
 _NO_SCHEMAS: Final = frozenset({"default", "metadata"})
 _SEQUENCES: Final = frozenset({"tuple", "list", "set", "frozenset"})
 
@@ -59,41 +61,43 @@ def first_problem(error: ValidationError) -> str:
     return f"{where}: {problem['msg'].removeprefix('Value error, ')}"[:300]
 
 
-def check_shape(document: str | bytes | Mapping[str, Any]) -> None:
+def check_shape(document: str | bytes | Mapping[str, Any], *, widest: int = WIDEST) -> None:
     """Checks that a document is no wider than any of ours, and has no lists of lists.
 
     Args:
         document: a JSON object, or what was read from it; text that begins as one and is none
             passes, for whoever reads it to refuse.
+        widest: fields of one object.
 
     Raises:
         ValueError: naming what is too wide.
     """
     if isinstance(document, Mapping):
-        _check(document)
+        _check(document, widest)
         return
     if document.lstrip()[:1] not in ("{", b"{"):
         raise ValueError("document: Input should be an object")
+    # An object is checked as soon as it is read, and nothing of it is kept.
     with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError, RecursionError):
-        json.loads(document, object_pairs_hook=_forgotten)
+        json.loads(
+            document,
+            object_pairs_hook=lambda fields: _check_fields(
+                len(fields), [value for _, value in fields], widest
+            ),
+        )
 
 
-def _forgotten(fields: list[tuple[str, Any]]) -> None:
-    """Checks an object as soon as it is read, and keeps nothing of it."""
-    _check_fields(len(fields), [value for _, value in fields])
-
-
-def _check(document: Mapping[str, Any]) -> None:
-    _check_fields(len(document), document.values())
+def _check(document: Mapping[str, Any], widest: int) -> None:
+    _check_fields(len(document), document.values(), widest)
     for value in document.values():
         for part in value if isinstance(value, list) else (value,):
             if isinstance(part, Mapping):
-                _check(part)
+                _check(part, widest)
 
 
-def _check_fields(count: int, values: Iterable[Any]) -> None:
-    if count > WIDEST:
-        raise ValueError(f"an object has {count} fields; the most that any has is {WIDEST}")
+def _check_fields(count: int, values: Iterable[Any], widest: int) -> None:
+    if count > widest:
+        raise ValueError(f"an object has {count} fields; the most that any has is {widest}")
     for value in values:
         if isinstance(value, list):
             if len(value) > LONGEST:

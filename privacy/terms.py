@@ -32,6 +32,7 @@ __all__ = [
     "LONGEST_PHASE_S",
     "PHASES",
     "PHASES_AHEAD",
+    "SMALLEST_NUMBER",
     "Column",
     "DataContract",
     "IdentityText",
@@ -55,6 +56,8 @@ BILLIONTHS = 1_000_000_000
 LARGEST_INTEGER = 2**53 - 1
 """Beyond it JSON numbers are not the same everywhere; then they stand as text."""
 LARGEST_NUMBER = 1e15
+SMALLEST_NUMBER: Final = 1 / BILLIONTHS
+"""Of what divides: the canonical form holds nothing smaller."""
 
 LONGEST_PHASE_S: Final = 86_400.0
 PHASES_AHEAD: Final = ("advertise", "share", "deliver", "reserve", "witness", "grant")
@@ -222,11 +225,11 @@ class RosterEntry(StrictModel):
 class PrivacyTerms(StrictModel):
     """Parameters of the private sum. All privacy units are consumers, add/remove adjacency."""
 
-    clipping_norm: float = Field(gt=0, le=1e6)
+    clipping_norm: float = Field(ge=SMALLEST_NUMBER, le=1e6)
     """C: L2 bound on one consumer's vector."""
-    noise_multiplier: float = Field(gt=0, le=1e6)
+    noise_multiplier: float = Field(ge=SMALLEST_NUMBER, le=1e6)
     """sigma: standard deviation of the honest survivors' noise, divided by C."""
-    sampling_probability: float = Field(gt=0, le=1)
+    sampling_probability: float = Field(ge=SMALLEST_NUMBER, le=1)
     """q: Poisson sampling of consumers, drawn secretly by each member."""
     rounds: int = Field(ge=1, le=1_000_000)
     max_attempts: int = Field(ge=1, le=2_000_000)

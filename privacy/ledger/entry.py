@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, JsonValue, StringConstraints, TypeAdapter, ValidationError
 
-from privacy.documents import StrictModel, first_problem
+from privacy.documents import SMALL_BYTES, WIDEST, StrictModel, check_shape, first_problem
 from privacy.errors import EvidenceError
 from privacy.terms import LARGEST_INTEGER, Name
 
@@ -359,13 +359,16 @@ def canonical(document: Any) -> bytes:
     ).encode()
 
 
-def parse_canonical(data: bytes, *, where: str, longest: int = LONGEST_ENTRY) -> Any:
+def parse_canonical(
+    data: bytes, *, where: str, longest: int = LONGEST_ENTRY, widest: int | None = WIDEST
+) -> Any:
     """The document behind canonical bytes.
 
     Args:
         data: the document.
         where: which one, for the error.
         longest: bytes it may have.
+        widest: fields of one of its objects; None if it holds lists of lists.
 
     Raises:
         EvidenceError: if they are not JSON, or not the canonical form of what they say: duplicate
@@ -374,6 +377,8 @@ def parse_canonical(data: bytes, *, where: str, longest: int = LONGEST_ENTRY) ->
     if len(data) > longest:
         raise EvidenceError(f"{where}: {len(data)} bytes, at most {longest} are accepted")
     try:
+        if widest is not None and len(data) > SMALL_BYTES:
+            check_shape(data, widest=widest)
         document = json.loads(data, parse_float=_no_float, parse_constant=_no_float)
         same = canonical(document) == data
     except (ValueError, RecursionError) as error:

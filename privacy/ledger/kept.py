@@ -65,7 +65,9 @@ def _sizes(file: BinaryIO) -> dict[str, int]:
         return {}
     file.seek(-_LENGTH_BYTES - length, os.SEEK_END)
     try:
-        index = parse_canonical(file.read(length), where="the index", longest=_LONGEST_INDEX)
+        index = parse_canonical(
+            file.read(length), where="the index", longest=_LONGEST_INDEX, widest=None
+        )
         sizes = {f"{name}.bin": int(count) for name, count in index["vectors"]}
         sizes["opening.json"] = int(index["opening"])
     except (EvidenceError, LookupError, TypeError, ValueError):

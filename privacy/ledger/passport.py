@@ -15,7 +15,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, JsonValue, ValidationError
 
 from privacy.acceptance import verify_acceptance
-from privacy.documents import StrictModel, check_shape, first_problem
+from privacy.documents import StrictModel, first_problem
 from privacy.errors import BadSignature, ConfigurationError, EvidenceError
 from privacy.identity import Identity, IdentityKey, public_key, verify
 from privacy.ledger.audit_study import check_profile, figures_of, read_terms
@@ -286,10 +286,6 @@ def open_passport(data: bytes, *, model: str | None = None, key: str | None = No
 def _parse(data: bytes) -> Passport:
     if len(data) > LONGEST:
         raise EvidenceError(f"{len(data)} bytes, at most {LONGEST} are accepted")
-    try:
-        check_shape(data)
-    except ValueError as error:
-        raise EvidenceError(f"passport: {error}") from error
     document = parse_canonical(data, where="passport")
     if not isinstance(document, dict) or type(document.get("version")) is not int:
         raise EvidenceError("passport: version: must be an integer")

@@ -66,8 +66,8 @@ def test_flipped_bytes_are_found(data):
 def test_bytes_that_are_no_passport_are_named(data):
     document = json.loads(data)
     for bad, why in [
-        (b"", "should be an object"),
-        (b"[]", "should be an object"),
+        (b"", "canonical JSON"),
+        (b"[]", "version"),
         (data + b"\n", "canonical"),
         (canonical(document | {"version": True}), "version"),
         (canonical(document | {"more": 1}), "more"),
