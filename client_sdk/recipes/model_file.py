@@ -16,6 +16,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from privacy.documents import check_shape
 from privacy.errors import ConfigurationError, RecipeError
 from privacy.terms import Terms
 
@@ -153,6 +154,7 @@ def read_file(path: Path, format_: str, *names: str) -> tuple[Papers, list[npt.N
     except (OSError, SafetensorError) as error:
         raise RecipeError(f"{path}: not a readable model file ({error})") from error
     try:
+        check_shape(metadata[format_])
         read = json.loads(metadata[format_])
         terms, number = Terms.from_json(json.dumps(read.pop("terms"))), int(read.pop("round"))
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as e:
