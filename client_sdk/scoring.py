@@ -12,6 +12,7 @@ import numpy.typing as npt
 from client_sdk.dataset import Dataset, DataSource, load
 from client_sdk.recipes.model_file import is_adapted, load_model
 from client_sdk.recipes.propensity.adaptation import (
+    LEAST,
     Adaptation,
     Assessment,
     OwnRows,
@@ -104,9 +105,10 @@ def assessment_text(member: str, found: Assessment, output: Path) -> str:
     if not found.enough:
         auc, precision = found.alliance.auc, found.alliance.precision
         lines.append(
-            "too few to adapt to: the alliance's model is kept as it is; it ranks them with"
+            f"too few to adapt to ({LEAST} who responded and {LEAST} who did not): the alliance's "
+            f"model is kept as it is; it ranks them with AUC {auc:.3f} and precision "
+            f"{precision:.3f} among the top 10 %"
         )
-        lines.append(f"AUC {auc:.3f} and precision {precision:.3f} among the top 10 %")
         return "\n".join(lines)
     lines.append(f"{'':34}  AUC    precision among the top 10 %")
     for name, ranking in (

@@ -29,7 +29,16 @@ from privacy.terms import DataContract
 if TYPE_CHECKING:
     from lightgbm import Booster
 
-__all__ = ["Adaptation", "Assessment", "OwnRows", "Ranking", "adapt", "as_logits", "unbinned"]
+__all__ = [
+    "LEAST",
+    "Adaptation",
+    "Assessment",
+    "OwnRows",
+    "Ranking",
+    "adapt",
+    "as_logits",
+    "unbinned",
+]
 
 Floats = npt.NDArray[np.float64]
 
