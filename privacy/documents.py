@@ -20,6 +20,9 @@ WIDEST: Final = 512
 """Fields of one object; the widest of ours, a study's settings, has 64."""
 LONGEST: Final = 100_000
 """Items of one list: a column's values, or a roster."""
+LEAST_OBJECTS: Final = 64
+LEAST_OBJECT_BYTES: Final = 24
+"""Of a document's objects beyond those: a column, a roster's entry and a head have more."""
 SMALL_BYTES: Final = 1 << 16
 """Whatever is in so many bytes, what is read from them takes some MiB at most."""
 _NO_SCHEMAS: Final = frozenset({"default", "metadata"})
@@ -77,6 +80,9 @@ def check_shape(document: str | bytes | Mapping[str, Any], *, widest: int = WIDE
         return
     if document.lstrip()[:1] not in ("{", b"{"):
         raise ValueError("document: Input should be an object")
+    objects = document.count("{") if isinstance(document, str) else document.count(b"{")
+    if objects > LEAST_OBJECTS + len(document) // LEAST_OBJECT_BYTES:
+        raise ValueError("there are more objects than fit the document's length")
     # An object is checked as soon as it is read, and nothing of it is kept.
     with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         json.loads(

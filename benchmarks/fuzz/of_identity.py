@@ -43,7 +43,7 @@ from privacy.empirical.canaries import (
 )
 from privacy.errors import MalformedBody
 from privacy.identity import Identity
-from privacy.ledger.entry import canonical
+from privacy.ledger.entry import canonical, parse_canonical
 from privacy.ledger.export import read_key
 from privacy.membership import (
     LARGEST_REQUEST,
@@ -135,10 +135,7 @@ def _terms(here: Scene) -> Iterator[Parser]:
         check_dimension(read, parse(read))
 
     def canonical_terms(data: bytes) -> None:
-        try:
-            read = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise MalformedBody("callers hand on what was read") from error
+        read = parse_canonical(data, where="terms")  # as whoever reads the entry around them does
         if not isinstance(read, dict):
             raise MalformedBody("callers hand objects on")
         Terms.from_canonical(read)
