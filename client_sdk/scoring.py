@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit
 
 from client_sdk.dataset import Dataset, DataSource, load
 from client_sdk.recipes.model_file import is_adapted, load_model
@@ -54,7 +55,7 @@ def score_rows(model: Path, source: DataSource, data: Dataset, output: Path) -> 
     probabilities = _probabilities(model, terms, parameters, data)
     if adaptation is not None and adaptation != Adaptation():
         logits = adaptation.logits(_columns(source, data), as_logits(probabilities))
-        probabilities = (1 / (1 + np.exp(-logits))).astype(np.float32)
+        probabilities = expit(logits).astype(np.float32)
     try:
         with output.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
@@ -85,6 +86,10 @@ def adapt_model(
         ConfigurationError: if the output cannot be written.
     """
     terms, parameters, round_number = load_model(model)
+    if output.exists() and not is_adapted(output):
+        raise ConfigurationError(f"{output}: is there and no adapted model; name another --output")
+    if not output.parent.is_dir():
+        raise ConfigurationError(f"{output}: its folder is not there; make it or name another")
     whose, _ = _present(data)
     labels = data.table.labels[0, :-1]
     rows = OwnRows(
@@ -102,13 +107,10 @@ def adapt_model(
 def assessment_text(member: str, found: Assessment, output: Path) -> str:
     """What `adapt_model` found, for people."""
     lines = [f"{member}: {found.consumers:,} own consumers, of whom {found.responded:,} responded"]
-    if not found.enough:
-        auc, precision = found.alliance.auc, found.alliance.precision
-        lines.append(
-            f"too few to adapt to ({LEAST} who responded and {LEAST} who did not): the alliance's "
-            f"model is kept as it is; it ranks them with AUC {auc:.3f} and precision "
-            f"{precision:.3f} among the top 10 %"
-        )
+    if found.alone is None:
+        why = f"fewer than {LEAST} who responded or than {LEAST} who did not"
+        why = "neither it nor own trees tell them apart" if found.enough else why
+        lines.append(f"the alliance's model is kept as it is: {why}")
         return "\n".join(lines)
     lines.append(f"{'':34}  AUC    precision among the top 10 %")
     for name, ranking in (
@@ -116,8 +118,7 @@ def assessment_text(member: str, found: Assessment, output: Path) -> str:
         ("the alliance's model", found.alliance),
         ("adapted", found.adapted),
     ):
-        if ranking is not None:
-            lines.append(f"{name:34}  {ranking.auc:.3f}  {ranking.precision:.3f}")
+        lines.append(f"{name:34}  {ranking.auc:.3f}  {ranking.precision:.3f}")
     if found.trees:
         lines.append(f"adapted: {found.trees} own trees count for {found.share:.0%}")
     else:
@@ -145,15 +146,27 @@ def _probabilities(
     return score(terms, parameters, data.table.numbers[at], data.table.categories[at])
 
 
+def _same_rows(one: Dataset, other: Dataset) -> bool:
+    """Whether labels, and all columns that two contracts read alike, agree."""
+    was, now = one.table, other.table
+    names = [column.name for column in other.contract.numbers]
+    numbers = [names.index(column.name) for column in one.contract.numbers]
+    names = [column.name for column in one.contract.categories]
+    categories = [names.index(column.name) for column in other.contract.categories]
+    return (
+        np.array_equal(was.labels, now.labels)
+        and np.array_equal(was.present, now.present)
+        and np.array_equal(was.numbers, now.numbers[..., numbers])
+        and np.array_equal(was.categories[..., categories], now.categories)
+    )
+
+
 def _columns(source: DataSource, data: Dataset) -> npt.NDArray[np.float32]:
     """Numbers without bins, then category codes, of every row there is."""
     contract = unbinned(data.contract)
     if contract != data.contract:
         before, data = data, load(source, contract, data.period)
-        was, now = before.table, data.table
-        if before.consumer_ids != data.consumer_ids or not (
-            np.array_equal(was.labels, now.labels) and np.array_equal(was.present, now.present)
-        ):
+        if before.consumer_ids != data.consumer_ids or not _same_rows(before, data):
             raise DataError(
                 f"{source.name}: gives other rows, or another order, each time it is read; "
                 "let the query end with ORDER BY"

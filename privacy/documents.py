@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationErro
 __all__ = ["LONGEST", "SMALL_BYTES", "WIDEST", "StrictModel", "check_shape", "first_problem"]
 
 WIDEST: Final = 512
-"""Fields of one object; the widest of ours, a study's settings, has 64."""
+"""Fields of one object: a study's settings have up to 64, a page of witnesses' heads 201."""
 LONGEST: Final = 100_000
 """Items of one list: a column's values, or a roster."""
 LEAST_OBJECTS: Final = 64

@@ -17,6 +17,7 @@ from client_sdk.recipes.propensity.adapted_file import AdaptedModel, load_adapte
 from client_sdk.recipes.propensity.fold import state_from_arrays
 from client_sdk.recipes.statistics import fold as statistics
 from coordinator.store.studies import StudyStore
+from privacy.documents import check_shape
 from privacy.empirical.releases import INDEX, open_releases
 from privacy.errors import EvidenceError, LedgerError
 from privacy.ledger.audit_log import Heads
@@ -210,6 +211,7 @@ def _models(here: Scene) -> Iterator[Parser]:
 
     def signed_anew(data: bytes) -> None:
         try:
+            check_shape(data)  # as `open_passport` does first
             read = Passport.model_validate_json(data)
             signature = key.sign(CONTEXT, read.unsigned()).hex()
         except ValueError as error:

@@ -166,9 +166,9 @@ def _gains(
                 None,
                 f"alone {alone.text()}, boosted trees in {trees} of {len(results.choices[name])}",
             )
-        least = min(gains[figure].values(), key=lambda gain: gain.value)
+        least = min(gains[figure].values(), key=lambda gain: gain.value + gain.error)
         yield _row(
-            f"{results.name}: least gain of a member in {called}, {at}",
+            f"{results.name}: gain in {called} of the member that fares worst, {at}",
             least,
             (-least.error, "least") if targets and way == "adapted" else None,
         )

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from privacy.documents import check_shape
-from privacy.errors import ConfigurationError, RecipeError
+from privacy.errors import ConfigurationError, RecipeError, TermsError
 from privacy.terms import Terms
 
 __all__ = [
@@ -35,6 +35,10 @@ __all__ = [
 
 FORMAT: Final = "alliance/v1/model"
 ADAPTED: Final = "alliance/v1/adapted-model"
+_NO_PAPERS: Final = (
+    TermsError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
+ANYBODY: Final = 0o666
 _UNKNOWN: Final = "not a model that this version knows"
 _NOT_THAT: Final = {
     FORMAT: "a published model, not an adapted one; alliance-node adapt makes one of it",
@@ -71,7 +75,7 @@ def save_model(
     write_model(path, encode_model(terms, parameters, round_number=round_number))
 
 
-def write_model(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+def write_model(path: Path, data: bytes, *, mode: int = ANYBODY) -> None:
     """Writes the bytes of a model file; replaces an older one at once.
 
     Args:
@@ -84,6 +88,8 @@ def write_model(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """
     partial = path.with_suffix(".partial")
     try:
+        if mode != ANYBODY:
+            partial.unlink(missing_ok=True)  # one that is there would keep its permissions
         opened = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with os.fdopen(opened, "wb") as file:
             file.write(data)
@@ -157,8 +163,8 @@ def read_file(path: Path, format_: str, *names: str) -> tuple[Papers, list[npt.N
         check_shape(metadata[format_])
         read = json.loads(metadata[format_])
         terms, number = Terms.from_json(json.dumps(read.pop("terms"))), int(read.pop("round"))
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as e:
-        raise RecipeError(f"{path}: its papers are not readable") from e
+    except _NO_PAPERS as error:
+        raise RecipeError(f"{path}: its papers are not readable") from error
     return Papers(path, terms, number, read), arrays
 
 

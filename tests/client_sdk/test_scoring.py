@@ -98,10 +98,27 @@ def test_few_consumers_keep_the_alliances_model(tmp_path: Path, table: Path, mod
     source, adapted = DataSource(path=few), tmp_path / "adapted.safetensors"
     data = read(source)
     found = adapt_model(model, source, data, adapted, silent)
-    assert "too few to adapt to" in assessment_text("toko", found, adapted)
+    text = assessment_text("toko", found, adapted)
+    assert "kept as it is: fewer than 100 who responded or than 100 who did not" in text
     for file in (model, adapted):
         score_rows(file, source, data, tmp_path / f"{file.stem}.csv")
     assert scores(tmp_path / "adapted.csv") == scores(tmp_path / "published.csv")
+
+
+def test_a_published_model_is_not_written_over(table: Path, model: Path) -> None:
+    source = DataSource(path=table)
+    with pytest.raises(ConfigurationError, match="is there and no adapted model"):
+        adapt_model(model, source, read(source), model, silent)
+    with pytest.raises(ConfigurationError, match="its folder is not there"):
+        adapt_model(model, source, read(source), model.parent / "no" / "where", silent)
+
+
+def test_rows_of_one_consumer_that_change_places_are_noticed(table: Path, model: Path) -> None:
+    """All of one household, with one label: only the columns tell."""
+    text = f"SELECT 'c' AS household, spend, kind, 1 AS responded FROM read_csv('{table}')"  # noqa: S608
+    source = DataSource(query=f"{text} ORDER BY random()")
+    with pytest.raises(DataError, match="let the query end with ORDER BY"):
+        adapt_model(model, source, read(source), model.parent / "adapted.safetensors", silent)
 
 
 def test_a_query_without_an_order_is_told_apart(tmp_path: Path, table: Path, model: Path) -> None:

@@ -6,8 +6,8 @@ say of a consumer there comes from those that were grown without it, so weights 
 member's trees count for most, a small one's for little, and with very few consumers the alliance's
 model is kept as it is. So nobody gives up what it knew for what it joined for.
 
-That the alliance learned from these consumers too does not matter much: differential privacy
-bounds how much better it may know them than others.
+The alliance learned from these consumers too. At an epsilon around 1 differential privacy bounds
+how much better it may know them than others; at a large epsilon its weight may be flattered.
 """
 
 from __future__ import annotations
@@ -136,12 +136,21 @@ class Adaptation:
         Args:
             columns: as in `OwnRows`.
             logits: the alliance's, shape (rows,).
+
+        Raises:
+            RecipeError: if the trees cannot be read, or are of other columns.
         """
         adapted = self.intercept + self.alliance * logits
         if self.trees:
             from lightgbm import Booster
+            from lightgbm.basic import LightGBMError
 
-            adapted += self.own * _raw(Booster(model_str=self.trees), columns)
+            try:
+                adapted += self.own * _raw(Booster(model_str=self.trees), columns)
+            except LightGBMError as error:
+                raise RecipeError(
+                    f"the trees do not fit these columns ({error}); adapt the model again"
+                ) from error
         return adapted
 
 
@@ -155,8 +164,8 @@ class Assessment:
     Args:
         consumers: of the member.
         responded: those with a label of 1 in any row.
-        trees: how many the member's own consumers support; 0 if the alliance's ranking is kept.
-        share: what share of the adapted logit is the own trees', 0 to 1.
+        trees: how many the member's own consumers support; 0 if they count for nothing.
+        share: of the adapted logit's spread, what share is the own trees', 0 to 1.
         alone: of the own trees, without the alliance; None if none were grown.
         alliance: of the alliance's model as it is.
         adapted: of both together.
@@ -213,19 +222,27 @@ def adapt(rows: OwnRows, progress: Callable[[str], None]) -> tuple[Adaptation, A
         return Adaptation(), unchanged
     progress(f"growing trees on {consumers} consumers, {FOLDS} times without a part of them")
     own, count = _cross_validated(rows, progress)
-    intercept, weights = _stacked(np.column_stack([rows.logits, own]), labels)
+    inputs = np.column_stack([rows.logits, own])
+    intercept, weights = _stacked(inputs, labels)
+    if not any(weights):  # neither tells anything here
+        return Adaptation(), unchanged
     adapted = intercept + weights[0] * rows.logits + weights[1] * own
     trees = _grown(rows, count).model_to_string() if weights[1] > 0 else ""
     assessment = Assessment(
         consumers,
         responded,
         count if trees else 0,
-        weights[1] / (sum(weights) or 1.0),
+        _share(weights * inputs.std(axis=0)),
         Ranking.of(labels, own),
         alliance,
         Ranking.of(labels, adapted),
     )
     return Adaptation(intercept, *weights, trees), assessment
+
+
+def _share(parts: Floats) -> float:
+    """What share of the whole the second part is."""
+    return float(parts[1] / (parts.sum() or 1.0))
 
 
 def _stacked(inputs: Floats, labels: npt.NDArray[np.float32]) -> tuple[float, tuple[float, float]]:

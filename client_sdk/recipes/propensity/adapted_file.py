@@ -66,22 +66,24 @@ def save_adapted(path: Path, model: AdaptedModel) -> None:
 
 
 def load_adapted(path: Path) -> AdaptedModel:
-    """Reads an adapted model.
+    """Reads an adapted model of this member's own; nobody else's should be scored with.
 
     Raises:
         RecipeError: if the file is missing, damaged, or not of this format.
     """
     papers, (parameters, trees) = read_file(path, ADAPTED, "parameters", "trees")
     parameters = papers.checked(parameters)
-    # LightGBM reads text that it wrote; what became another text since is not handed to it.
+    # LightGBM reads text that it wrote; what was damaged since is not handed to it. Who may write
+    # the file can write the hash as well, so its owner alone may.
     if hashlib.sha256(trees.tobytes()).hexdigest() != papers.others.get("trees_sha256"):
         raise RecipeError(f"{path}: its trees are damaged; adapt the model again")
     try:
         alliance, own = papers.others["weights"]
         line = float(papers.others["intercept"]), float(alliance), float(own)
+        text = trees.tobytes().decode()
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise RecipeError(f"{path}: its papers are not readable") from error
     if not all(math.isfinite(part) for part in line):
         raise RecipeError(f"{path}: its papers are not readable")
-    adaptation = Adaptation(*line, trees.tobytes().decode())
+    adaptation = Adaptation(*line, text)
     return AdaptedModel(papers.terms, parameters, papers.round_number, adaptation)

@@ -39,6 +39,19 @@ def test_it_knows_consumers_so_its_owner_alone_may_read_it(path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_readable_file_left_over_does_not_make_it_readable(tmp_path: Path) -> None:
+    (tmp_path / "adapted.partial").write_bytes(b"left by a write that was killed")
+    (tmp_path / "adapted.partial").chmod(0o644)
+    save_adapted(tmp_path / "adapted.safetensors", MODEL)
+    assert (tmp_path / "adapted.safetensors").stat().st_mode & 0o777 == 0o600
+
+
+def test_trees_that_are_none_are_refused_when_they_are_asked(path: Path) -> None:
+    adaptation = load_adapted(path).adaptation
+    with pytest.raises(RecipeError, match="adapt the model again"):
+        adaptation.logits(np.zeros((3, 2), np.float32), np.zeros(3))
+
+
 def test_nothing_that_publishes_takes_it(path: Path) -> None:
     with pytest.raises(RecipeError, match="adapted to one member; it stays there"):
         load_model(path)
