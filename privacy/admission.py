@@ -21,7 +21,7 @@ from typing import Annotated, Final, Literal
 import rfc8785
 from pydantic import Field, StringConstraints, ValidationError
 
-from privacy.documents import StrictModel, first_problem
+from privacy.documents import StrictModel, check_density, first_problem
 from privacy.errors import BadSignature, MalformedBody, PolicyRefusal
 from privacy.identity import Identity, IdentityKey, public_key, verify
 from privacy.terms import IdentityText, Name, RosterEntry, Terms
@@ -42,7 +42,6 @@ GROUPS: Final = 8
 LEAST_VOUCH_BYTES: Final = 64
 """Fewer bytes than any field of an honest document takes. What breaks a rule is described, and a
 document of nothing but such fields would take two hundred times its length to describe."""
-LEAST_FIELDS: Final = 16
 
 SignatureText = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
 
@@ -104,14 +103,15 @@ class Admissions(StrictModel):
         Raises:
             MalformedBody: if they are not well-formed.
         """
-        if document.count(b":") > LEAST_FIELDS + len(document) // LEAST_VOUCH_BYTES:
-            raise MalformedBody("not admissions: more fields than fit its length")
         if b"[" in document:
             raise MalformedBody("not admissions: there are no lists in them")
         try:
+            check_density(document, LEAST_VOUCH_BYTES)
             return cls.model_validate_json(document)
         except ValidationError as error:
             raise MalformedBody(f"not admissions: {first_problem(error)}") from error
+        except ValueError as error:
+            raise MalformedBody(f"not admissions: {error}") from error
 
     def canonical(self) -> bytes:
         """RFC 8785 JSON."""

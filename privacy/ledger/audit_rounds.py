@@ -16,7 +16,7 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from pydantic import Field, StringConstraints, ValidationError
 
-from privacy.documents import LONGEST, StrictModel, first_problem
+from privacy.documents import LONGEST, StrictModel, check_density, first_problem
 from privacy.empirical.releases import INDEX, open_releases
 from privacy.errors import AllianceError, EvidenceError
 from privacy.fixedpoint import Grid, RingVector, add_in_place, decode
@@ -34,9 +34,8 @@ from privacy.terms import Name
 __all__ = ["add_again", "fold_again", "kept_rounds"]
 
 LONGEST_OPENING: Final = 1 << 30
-LEAST_FIELDS: Final = 16
 LEAST_FIELD_BYTES: Final = 64
-"""Of an opening's fields beyond those: each is a name and a hash, a key or a body."""
+"""Of an opening's wide objects: each field is a name and a hash, a key or a body."""
 FILE: Final = "coordinator/entries.jsonl"
 
 Hex = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2})*$")]
@@ -139,13 +138,14 @@ def _sum(bundle: Bundle, folder: str, study: Study, released: Released) -> RingV
 
 def _opening(bundle: Bundle, path: str) -> _Opening:
     data = bundle.read(path, most_bytes=LONGEST_OPENING)
-    if data.count(b":") > LEAST_FIELDS + len(data) // LEAST_FIELD_BYTES:
-        raise EvidenceError(f"{path}: has more fields than fit its length")
     try:
+        check_density(data, LEAST_FIELD_BYTES)
         parse_canonical(data, where=path, longest=LONGEST_OPENING, widest=LONGEST)
         return _Opening.model_validate_json(data)
     except ValidationError as error:
         raise EvidenceError(f"{path}: {first_problem(error)}") from error
+    except ValueError as error:
+        raise EvidenceError(f"{path}: {error}; export the bundle again") from error
 
 
 def _exchange(setup: Setup, opening: _Opening) -> _Exchanged:

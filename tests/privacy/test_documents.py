@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from privacy.documents import LONGEST, WIDEST, StrictModel, check_shape, first_problem
+from privacy.documents import (
+    LONGEST,
+    WIDEST,
+    StrictModel,
+    check_density,
+    check_shape,
+    first_problem,
+)
 from privacy.errors import TermsError
 from privacy.terms import Terms
 from tests.conftest import make_terms
@@ -73,6 +80,18 @@ def test_what_begins_as_an_object_and_is_none_is_for_whoever_reads_it(document: 
 def test_what_is_no_object_is_refused_at_its_first_character(document: str | bytes) -> None:
     with pytest.raises(ValueError, match="should be an object"):
         check_shape(document)
+
+
+def test_objects_are_counted_and_braces_in_texts_are_not() -> None:
+    check_shape(json.dumps({"values": ["{a}"] * 50_000}))
+    with pytest.raises(ValueError, match="more objects than fit"):
+        check_shape(json.dumps({"values": [{}] * 50_000}))
+
+
+def test_fields_are_counted_against_the_length() -> None:
+    check_density(json.dumps({f"member-{place}": "a" * 64 for place in range(1000)}).encode(), 64)
+    with pytest.raises(ValueError, match="more fields than fit"):
+        check_density(json.dumps({f"{place}": 0 for place in range(1000)}).encode(), 64)
 
 
 HOSTILE = """

@@ -4,7 +4,7 @@ The member grows boosted trees on its own rows, from columns as they are, withou
 logistic regression of two inputs weighs their logit and the alliance's: *stacking*. What the trees
 say of a consumer there comes from those that were grown without it, so weights are earned: a large
 member's trees count for most, a small one's for little, and with very few consumers the alliance's
-model is kept as it is. So nobody gives up what it knew for what it joined for.
+model is kept as it is. Where own trees tell nothing new, weighing them can cost a little.
 
 The alliance learned from these consumers too. At an epsilon around 1 differential privacy bounds
 how much better it may know them than others; at a large epsilon its weight may be flattered.
