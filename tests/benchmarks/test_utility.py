@@ -19,7 +19,7 @@ from benchmarks.utility.figures import cell_rows, equality_rows, member_rows, te
 from benchmarks.utility.institution import ROUNDS, noise_multiplier
 from benchmarks.utility.own import declared_contract, file_contract, own_table
 from benchmarks.utility.picture import member_picture
-from benchmarks.utility.results import Results
+from benchmarks.utility.results import ADAPTED, Results
 from benchmarks.utility.study import study_terms
 from benchmarks.utility.tables import Rows, Table, rows_of, split, subset
 from benchmarks.utility.training import Clipper, Run, noise_scale, train_all
@@ -173,7 +173,9 @@ def test_institutions_noise_is_that_of_one_gaussian_release() -> None:
 
 @pytest.fixture(scope="module")
 def results(table: Table) -> Results:
-    plan = Plan(sizes=SIZES, epsilons=(1.0, 8.0), seeds=(1, 2), every_step=(8.0,), ebm=False)
+    plan = Plan(
+        sizes=SIZES, epsilons=(1.0, 8.0), seeds=(1, 2), every_step=(8.0,), adapted=(8.0,), ebm=False
+    )
     return measure(table, plan)
 
 
@@ -193,6 +195,12 @@ def test_what_is_reported_is_what_was_measured(results: Results) -> None:
     first = next(row for row in gains if "gain in AUC of member-1" in row.name)
     base = results.mean("alone: member-1", None, "auc").value
     assert first.ours == pytest.approx(alliance.value / base - 1)
+    adapted = results.mean(f"{ADAPTED}member-1", 8.0, "auc").value
+    theirs = next(row for row in gains if "AUC of member-1 " in row.name and "adapted" in row.name)
+    assert theirs.ours == pytest.approx(adapted / base - 1)
+    worst = next(row for row in gains if "AUC of the member that fares worst, adapted" in row.name)
+    assert worst.ours <= theirs.ours
+    assert worst.target is not None
     text = to_markdown([results], [*gaps, *gains])
     assert f"| alliance | {results.mean('alliance', 1.0, 'auc').text()} |" in text
     assert alliance.text() in terminal(results)
@@ -206,6 +214,20 @@ def test_a_gain_is_of_means_and_its_error_of_pairs() -> None:
     gain = results.gain("one", 1.0, "auc")
     assert gain.value == pytest.approx(0.4)
     assert gain.error == pytest.approx(0.2)
+
+
+def test_who_loses_more_than_the_standard_error_does_not_stay() -> None:
+    """One member loses within its error, the other by little and surely: the second is told."""
+    results = Results("made up", members={"one": 1000, "two": 900}, choices={"one": [], "two": []})
+    for noisy, sure in ((0.55, 0.499), (0.43, 0.499)):
+        results.add("alliance", 1.0, Scores(0.6, 0.6))
+        for name, score in (("one", noisy), ("two", sure)):
+            results.add(f"alone: {name}", None, Scores(0.5, 0.5))
+            results.add(f"{ADAPTED}{name}", 1.0, Scores(score, score))
+    rows = list(member_rows(results, 1.0, targets=True))
+    worst = next(row for row in rows if "AUC of the member that fares worst, adapted" in row.name)
+    assert worst.ours == pytest.approx(-0.002)
+    assert not worst.document()["holds"]
 
 
 def test_a_picture_is_one_file_whose_text_is_text(results: Results) -> None:
