@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import resource
 import time
 from collections import Counter
@@ -42,6 +43,8 @@ import grpc.aio  # isort: skip
 
 __all__ = ["POOL", "Scene", "crowd", "model_of", "vector_of"]
 
+NICENESS: Final = 10
+"""Members yield the processor to the coordinator, which shares no machine with real ones."""
 POOL: Final = 8
 """Vectors that all members' are drawn from; masked, no two are alike."""
 _CHUNK_TAG: Final = 0x1A
@@ -341,6 +344,7 @@ def crowd(pipe: Connection, scene: Scene, address: str, tls: dict[str, TlsMateri
     Sends ``("ready", round)`` and, once told to go on, ``("marks", model_s, receipt_s, cpu_s)``;
     ``("failed", why)`` if a member is told what was not foreseen.
     """
+    os.nice(NICENESS)
     _remember_verified()
     settle()
     setup = scene.setup

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -32,6 +32,7 @@ __all__ = [
     "sealing_key",
     "self_seed",
     "share_hash",
+    "share_hasher",
     "u32",
 ]
 
@@ -225,9 +226,22 @@ def share_hash(
         salt: 16 secret bytes.
         share: 33 bytes.
     """
-    # One call of the hash: a large cohort's coordinator does this a hundred thousand times a round.
-    place = _THREE.pack(dealer, holder, key_set)
-    return hashlib.sha256(_SHARE[kind] + keys + place + salt + share).digest()
+    return share_hasher(keys, holder=holder, key_set=key_set, kind=kind)(dealer, salt, share)
+
+
+def share_hasher(
+    keys: bytes, *, holder: int, key_set: int, kind: Literal["seed", "mask"]
+) -> Callable[[int, bytes, bytes], bytes]:
+    """`share_hash` of one holder's shares: a function of dealer, salt and share.
+
+    A large cohort's coordinator takes some hundred thousand of these hashes in a round.
+    """
+    prefix, pack, sha256 = _SHARE[kind] + keys, _THREE.pack, hashlib.sha256
+
+    def hashed(dealer: int, salt: bytes, share: bytes) -> bytes:
+        return sha256(b"".join((prefix, pack(dealer, holder, key_set), salt, share))).digest()
+
+    return hashed
 
 
 def sealing_key(secret: bytes, keys: bytes, *, dealer: int, holder: int) -> bytes:

@@ -52,6 +52,7 @@ class Cohort:
         masks: by member and place, its public mask keys.
         commitments: by dealer and place, the hashes of its seeds.
         hashes: by dealer and holder, per place the hashes of both shares.
+        held: the same by holder and dealer.
         advertised: by member, the body and signature it advertised with; empty unless kept.
         shared: by dealer, the body and signature it dealt with; empty unless kept.
     """
@@ -66,8 +67,16 @@ class Cohort:
     masks: Mapping[int, tuple[bytes, ...]]
     commitments: Mapping[int, tuple[bytes, ...]]
     hashes: Mapping[int, Mapping[int, tuple[bytes, ...]]]
+    held: Mapping[int, Mapping[int, tuple[bytes, ...]]] = field(init=False)
     advertised: Mapping[int, tuple[bytes, bytes]] = field(default_factory=dict)
     shared: Mapping[int, tuple[bytes, bytes]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        held: dict[int, dict[int, tuple[bytes, ...]]] = {holder: {} for holder in self.members}
+        for dealer in self.members:
+            for holder, hashes in self.hashes[dealer].items():
+                held.setdefault(holder, {})[dealer] = hashes
+        object.__setattr__(self, "held", held)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -7,6 +7,8 @@ from math import prod
 from operator import mul
 from typing import Final
 
+import numpy as np
+
 __all__ = ["PRIME", "SECRET_BYTES", "SHARE_BYTES", "Basis", "split"]
 
 PRIME: Final = 2**256 + 297
@@ -62,14 +64,14 @@ class Basis:
     """The Lagrange basis at 0 of one set of points: worked out once, used for every secret.
 
     Args:
-        points: distinct, from 1; as many as the threshold.
+        points: distinct, from 1 and below 2^32; as many as the threshold.
     """
 
     __slots__ = ("_weights", "points")
 
     def __init__(self, points: Sequence[int]) -> None:
-        if len(set(points)) != len(points) or not points or min(points) < 1:
-            raise ValueError("a basis needs distinct points that count from 1")
+        if len(set(points)) != len(points) or not points or min(points) < 1 or max(points) >> 32:
+            raise ValueError("a basis needs distinct points from 1 and below 2^32")
         self.points = tuple(points)
         self._weights = _weights(self.points)
 
@@ -92,16 +94,21 @@ def _weights(points: tuple[int, ...]) -> list[int]:
     """For each point x: the product over the other points z of z / (z - x).
 
     Written as P / (x * product of (z - x)), with P the product of all points; one inversion serves
-    all denominators (Montgomery's trick).
+    all denominators (Montgomery's trick). Points are small, so that several differences are
+    multiplied in 63 bits before Python's integers take over.
     """
-    whole = prod(points) % PRIME
-    denominators = [x * prod([z - x for z in points if z != x]) % PRIME for x in points]
+    at = np.array(points, dtype=np.int64)
+    factors = at[:, np.newaxis] - at
+    np.fill_diagonal(factors, at)
+    together = max(1, 62 // max(points).bit_length())
+    few = np.multiply.reduceat(factors, range(0, len(points), together), axis=0)
+    denominators = [prod(column) % PRIME for column in few.T.tolist()]
     prefixes = [1]
     for denominator in denominators:
         prefixes.append(prefixes[-1] * denominator % PRIME)
-    inverse = pow(prefixes[-1], -1, PRIME)
-    weights = [0] * len(points)
-    for place in reversed(range(len(points))):
-        weights[place] = whole * inverse * prefixes[place] % PRIME
-        inverse = inverse * denominators[place] % PRIME
-    return weights
+    inverse = prod(points) * pow(prefixes.pop(), -1, PRIME) % PRIME
+    weights = []
+    for prefix, denominator in zip(reversed(prefixes), reversed(denominators), strict=True):
+        weights.append(inverse * prefix % PRIME)
+        inverse = inverse * denominator % PRIME
+    return weights[::-1]

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from functools import cached_property
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
@@ -18,11 +18,12 @@ from privacy.secagg.binding import (
     digest,
     pair_seed,
     self_seed,
-    share_hash,
+    share_hasher,
 )
 from privacy.secagg.key_exchange import Cohort, faults
 from privacy.secagg.masking import apply_masks
 from privacy.secagg.messages import (
+    HASH_BYTES,
     Lists,
     Revealed,
     Signatures,
@@ -145,11 +146,10 @@ class Unmasking:
         with faults(member, self.attempt, "unmask"):
             entries = Revealed.decode(body).entries
         said = {dealer for dealer, _, _ in entries}
-        missing = self._dealers[index] - self.cohort.complaints[index] - said
+        missing = self.cohort.held[index].keys() - self.cohort.complaints[index] - said
         bad = [
-            self._setup.name(dealer) if dealer in self.cohort.members else f"index {dealer}"
-            for dealer, share, salt in entries
-            if not self._keep(index, dealer, share, salt)
+            self._setup.name(dealer) if dealer in self.cohort.masks else f"index {dealer}"
+            for dealer in self._keep(index, entries)
         ]
         if missing:
             names = [self._setup.name(dealer) for dealer in sorted(missing)]
@@ -264,15 +264,6 @@ class Unmasking:
                 (subtract if other < index else add).append(seed)
         return add, subtract
 
-    @cached_property
-    def _dealers(self) -> Mapping[int, set[int]]:
-        """By holder, the members that dealt it shares."""
-        dealers: dict[int, set[int]] = {index: set() for index in self.cohort.members}
-        for dealer in self.cohort.members:
-            for holder in self.cohort.hashes.get(dealer, {}):
-                dealers.setdefault(holder, set()).add(dealer)
-        return dealers
-
     def _neighbours(self, index: int) -> set[int]:
         """Members that share a mask with ``index``: it drew them, or they drew it."""
         drawn = set(self.cohort.hashes[index])
@@ -284,21 +275,25 @@ class Unmasking:
 
     # Checks.
 
-    def _keep(self, holder: int, dealer: int, share: bytes, salt: bytes) -> bool:
-        """Keeps a revealed share if it is the one its dealer signed."""
-        hashes = self.cohort.hashes.get(dealer, {}).get(holder)
-        if hashes is None:
-            return False
-        survives = self._at_once or dealer in self._contributed
-        expected = hashes[self._place][:32] if survives else hashes[self._place][32:]
-        given = share_hash(
-            self.cohort.keys, dealer=dealer, holder=holder, key_set=self.attempt.key_set,
-            kind="seed" if survives else "mask", salt=salt, share=share,
-        )  # fmt: skip
-        if given != expected:
-            return False
-        self._shares.setdefault(dealer, {})[holder] = share
-        return True
+    def _keep(self, holder: int, entries: Iterable[tuple[int, bytes, bytes]]) -> list[int]:
+        """Keeps revealed shares that are those their dealers signed; the dealers of the others."""
+        bind = partial(share_hasher, self.cohort.keys, holder=holder, key_set=self.attempt.key_set)
+        seed, mask = bind(kind="seed"), bind(kind="mask")
+        held, place, bad = self.cohort.held[holder], self._place, []
+        for dealer, share, salt in entries:
+            if dealer not in held:
+                bad.append(dealer)
+                continue
+            signed = held[dealer][place]
+            if self._at_once or dealer in self._contributed:
+                good = seed(dealer, salt, share) == signed[:HASH_BYTES]
+            else:
+                good = mask(dealer, salt, share) == signed[HASH_BYTES:]
+            if good:
+                self._shares.setdefault(dealer, {})[holder] = share
+            else:
+                bad.append(dealer)
+        return bad
 
     def _expect(
         self,

@@ -193,7 +193,7 @@ def test_bad_sharings_are_refused(secret, points, threshold, problem):
 
 @pytest.mark.parametrize("points", [[], [1, 1], [0, 1], [-3]])
 def test_bad_bases_are_refused(points):
-    with pytest.raises(ValueError, match="distinct points that count from 1"):
+    with pytest.raises(ValueError, match="distinct points from 1 and below"):
         Basis(points)
 
 
