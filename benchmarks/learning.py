@@ -104,11 +104,18 @@ EARLIER, PLAN = "logistic, earlier plan", "logistic, this plan"
 ADAM: Final = {"optimizer": "adam", "learning_rate": 0.1, "momentum": 0.9}
 VARIANTS: Final[Mapping[str, Variant]] = {
     EARLIER: _variant(
-        {"optimizer": "sgd", "learning_rate": 0.5, "momentum": 0.9, "average_from": 0},
+        {
+            "optimizer": "sgd",
+            "learning_rate": 0.5,
+            "momentum": 0.9,
+            "average_from": 0,
+            "centred": False,
+        },
         top={"rounds": 100},
         privacy={"sampling_probability": 0.25, "clipping_norm": 1.0},
     ),
     PLAN: _variant(kept=True),
+    "logistic, numbers from 0 to 1": _variant({"centred": False}),
     "16 equal bins": _variant(bins=BINS, kept=True),
     "16 equal bins and crosses": _variant(bins=BINS, crossed=True, kept=True),
     "8 equal bins": _variant(bins=8),

@@ -79,10 +79,13 @@ def make_client_app(node_of: Callable[[Context], Node]) -> ClientApp:
         vector = contribution(terms, node, parameters(message, terms))
         content = RecordDict()
         signature, key_set = b"", 0
-        if node.identity is not None:
+        if node.identity is None:
+            sha256 = hashlib.sha256(vector.data).digest()
+        else:
             _expect_time(message, terms.deadlines.contribute_s)
-            asked = attempt_of(message)
-            signature, key_set = node.masking(terms).mask(asked, vector), asked.key_set
+            asked, masking = attempt_of(message), node.masking(terms)
+            signature, key_set = masking.mask(asked, vector), asked.key_set
+            sha256 = masking.masked_hash(asked)
             content["signed"] = ConfigRecord({"signature": signature})
         number, attempt = round_of(message)
         node.journal.use(
@@ -90,7 +93,7 @@ def make_client_app(node_of: Callable[[Context], Node]) -> ClientApp:
             round_number=number,
             attempt=attempt,
             key_set=key_set,
-            sha256=hashlib.sha256(vector.data).hexdigest(),
+            sha256=sha256.hex(),
             signature=signature,
         )
         if node.identity is not None and terms.privacy.dropouts == 0:

@@ -258,7 +258,8 @@ def _rows(terms: Terms, count: int, rng: np.random.Generator) -> tuple[csr_array
     values = [np.ones(count) for _ in places]
     for at in range(shape.numbers):
         places.append(np.full(count, shape.entries + at))
-        values.append(number())
+        drawn = number()
+        values.append(2 * drawn - 1 if settings.centred else drawn)
         weights[shape.entries + at] = next(strengths) * UNIT * slope()
     places.append(np.full(count, shape.dimension - 1))
     values.append(np.ones(count))

@@ -243,7 +243,7 @@ def whole_round(
 ) -> None:
     """Rounds over loopback; medians, and of memory the largest."""
     allowed = round(members * share)
-    rounds = 5 if members < 1000 else 2
+    rounds = 5 if members < 1000 else 3
     models = [False, True] * rounds
     costs = measure_rounds(members, dimension, colluders=allowed, dropouts=allowed, models=models)
     what = f"{members} members x {dimension:,}, c = D = {allowed}"
@@ -287,8 +287,8 @@ def _spent(costs: list[RoundCost]) -> str:
         f"task at the last member after {at('model_s')} s, last one added after "
         f"{at('collect_s')} s, confirm and unmask {at('consent_s')} s, removal "
         f"{at('removal_s')} s; processor: coordinator {at('server_cpu_s')} s, all members in one "
-        f"process {at('members_cpu_s')} s; members' masks, signatures and revealed shares were "
-        "made before the round"
+        f"process that yields to it {at('members_cpu_s')} s; members' masks, signatures and "
+        "revealed shares were made before the round"
     )
 
 

@@ -221,6 +221,8 @@ def _rows(results: Results) -> list[Row]:
 
 def _report(report: Report, every: Sequence[Results], options: argparse.Namespace) -> None:
     told = [row for results in every for row in _rows(results)]
+    if options.quick:  # targets are for members and seeds of the whole run
+        told = [replace(row, target=None, at=None, bounds="ours") for row in told]
     for row in told:
         report.add(row)
     if options.pictures:

@@ -131,6 +131,8 @@ def _design(
     shape = network(terms.contract, settings)
     batch = data.gather(np.arange(len(data.consumer_ids))[None, :])
     numbers, codes = batch.numbers[0, :, 0], batch.categories[0, :, 0]
+    if settings.centred:
+        numbers = 2 * numbers - 1
     sizes = [column.codes for column in terms.contract.categories]
     pairs = [codes[:, a] * sizes[b] + codes[:, b] for a, b in crosses(terms.contract, settings)]
     codes = np.column_stack([codes, *pairs])

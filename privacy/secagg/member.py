@@ -21,6 +21,7 @@ Everything is in memory and dies with the process: an attempt that was not finis
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -79,6 +80,8 @@ class _Use:
     """What a key set was used for."""
 
     attempt: Attempt
+    sha256: bytes = b""
+    """Of the masked vector."""
     lists: Lists | None = None
 
 
@@ -295,7 +298,7 @@ class MaskingMember:
         if vector.shape != (terms.dimension,) or 8 * vector.itemsize != terms.privacy.ring_bits:
             raise ValueError(f"a vector of {vector.dtype} {vector.shape} is not of these terms")
         run = self._ready(attempt)
-        run.uses[attempt.key_set] = _Use(attempt)
+        use = run.uses[attempt.key_set] = _Use(attempt)
         place = run.place(attempt.key_set)
         add = [self_seed(self._setup, run.seeds[place], run.cohort_hash, attempt, one=self._index)]
         subtract: list[bytes] = []
@@ -307,7 +310,16 @@ class MaskingMember:
         apply_masks(vector, add=add, subtract=subtract)
         run.pair_secrets[place] = {}
         run.seeds[place] = b""
-        return self._sign_attempt(run, attempt, "contribute", vector.data)
+        use.sha256 = hashlib.sha256(vector.data).digest()
+        return self._sign_attempt(run, attempt, "contribute", use.sha256, hashed=True)
+
+    def masked_hash(self, attempt: Attempt) -> bytes:
+        """SHA-256 of the vector that `mask` left.
+
+        Raises:
+            RequestRefusal: if this member did not contribute to the attempt, or unmasked it.
+        """
+        return self._used(attempt)[1].sha256
 
     def contributed(self, attempt: Attempt) -> Attempt:
         """The same attempt with the model that this member contributed under.
@@ -571,10 +583,16 @@ class MaskingMember:
                 ) from error
 
     def _sign_attempt(
-        self, run: _Run, attempt: Attempt, phase: Any, body: bytes | memoryview
+        self,
+        run: _Run,
+        attempt: Attempt,
+        phase: Any,
+        body: bytes | memoryview,
+        *,
+        hashed: bool = False,
     ) -> bytes:
         statement = self._setup.statement(
-            phase, self._index, body, attempt=attempt, cohort=run.cohort_hash
+            phase, self._index, body, hashed=hashed, attempt=attempt, cohort=run.cohort_hash
         )
         return self._setup.sign(self._identity, phase, statement)
 

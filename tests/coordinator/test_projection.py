@@ -100,6 +100,17 @@ def test_generated_consumers_are_as_believed() -> None:
         assert (dense[:, 5:9].sum(1) == 1).all()
 
 
+def test_generated_numbers_are_centred_where_the_study_centres_them() -> None:
+    plain, centred = study(), study(settings={"model": "logistic", "centred": True})
+    rows, moved = (
+        rehearsal._rows(terms, 50, np.random.default_rng(3))[0].toarray()
+        for terms in (plain, centred)
+    )
+    expected = rows.copy()
+    expected[:, 9:13] = 2 * rows[:, 9:13] - 1
+    assert np.array_equal(moved, expected)
+
+
 def test_a_rehearsal_repeats_and_knows_what_helps() -> None:
     terms = study()
     few = rehearse(terms, BELIEVED, runs=8)

@@ -199,6 +199,7 @@ def test_the_plan_is_heavy_ball_on_everybody_and_the_mean_of_the_second_half(
 ) -> None:
     terms = read(tmp_path, SHORTEST)
     assert terms.settings == {
+        "centred": True,
         "optimizer": "sgd",
         "momentum": 0.9,
         "learning_rate": rate(terms),
@@ -226,9 +227,12 @@ def test_what_the_file_says_of_the_optimiser_stays(tmp_path: Path) -> None:
     own = "[recipe]\nlearning_rate = 0.3\naverage_from = 0\n"
     settings = parse(read(tmp_path, SHORTEST + own))
     assert (settings.learning_rate, settings.average_from, settings.momentum) == (0.3, 0, 0.9)
+    assert settings.centred
+    assert not parse(read(tmp_path, SHORTEST + "[recipe]\ncentred = false\n")).centred
     adam = parse(read(tmp_path, SHORTEST + '[recipe]\noptimizer = "adam"\n'))
     assert (adam.optimizer, adam.learning_rate, adam.average_from) == ("adam", 0.1, 21)
-    assert "learning_rate" not in read(tmp_path, SHORTEST + '[recipe]\nmodel = "mlp"\n').settings
+    layered = read(tmp_path, SHORTEST + '[recipe]\nmodel = "mlp"\n').settings
+    assert not {"learning_rate", "centred"} & set(layered)
 
 
 def test_a_planned_step_is_never_faster_than_the_curvature_allows(tmp_path: Path) -> None:

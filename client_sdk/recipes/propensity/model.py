@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from client_sdk.recipes.per_consumer import module as any_module
 from client_sdk.recipes.per_consumer import stack
 from client_sdk.recipes.per_consumer.network import Network
-from client_sdk.recipes.per_consumer.rows import tame
+from client_sdk.recipes.per_consumer.rows import Rows, tame
 from client_sdk.recipes.propensity.settings import (
     PropensitySettings,
     check_dimension,
@@ -89,6 +89,7 @@ class Model:
         self.size = float(torch.linalg.vector_norm(self.parameters))  # infinite beyond 1e19
         if not math.isfinite(self.size) and not np.isfinite(parameters).all():
             raise RecipeError(f"study {terms.study}: the parameters are not all finite")
+        self.centred = settings.centred
         self.crosses = crosses(terms.contract, settings)
         self.codes = tuple(column.codes for column in terms.contract.categories)
         self.module: nn.Module | None = None
@@ -116,7 +117,7 @@ class Model:
         Arguments are shaped as `Batch` has them; ``out`` is float32, shape (blocks, dimension).
         Guarantees are those of the two ``per_consumer`` modules.
         """
-        rows = tame(self.network, numbers, self._crossed(categories), labels, present)
+        rows = self._read(numbers, categories, labels, present)
         if self.module is None:
             stack.clipped_sums(
                 self.network,
@@ -130,6 +131,11 @@ class Model:
             any_module.clipped_sums(
                 self.module, self.network, rows, clipping_norm=clipping_norm, out=out
             )
+
+    def _read(self, numbers: Tensor, categories: Tensor, labels: Tensor, present: Tensor) -> Rows:
+        """Rows as the model reads them, made harmless."""
+        entering = 2 * numbers - 1 if self.centred else numbers
+        return tame(self.network, entering, self._crossed(categories), labels, present)
 
     def _crossed(self, categories: Tensor) -> Tensor:
         """The codes, int64, shape (..., category columns), followed by those of the crosses.
@@ -149,7 +155,7 @@ class Model:
             categories: int64, shape (rows, category columns).
         """
         labels = numbers.new_zeros(1, len(numbers), 1)
-        rows = tame(self.network, numbers, self._crossed(categories), labels, labels + 1)
+        rows = self._read(numbers, categories, labels, labels + 1)
         if self.module is None:
             values = stack.logits(self.network, self.parameters, rows)
         else:

@@ -45,6 +45,9 @@ class PropensitySettings(StrictModel):
     crosses: tuple[str, ...] = Field(default=(), max_length=256)
     """Pairs of category columns, each as ``first*second``, that are read as one more column with
     a code for every pair of theirs; binned numbers count as categories."""
+    centred: bool = False
+    """Whether a number enters the model as 2x - 1 and not as x, which is scaled to [0, 1]: then
+    the middle of its range is 0, and it tells more in a gradient of the same norm."""
     parameters: int = Field(default=0, ge=0, le=100_000_000)
     """How many parameters an installed model has: a coordinator does not have its code."""
     initial_scale: float = Field(default=0.05, gt=0, le=10)
@@ -68,8 +71,10 @@ class PropensitySettings(StrictModel):
             raise ValueError(f"model {self.model} is an installed one: state its parameters")
         if not self.installed and self.parameters:
             raise ValueError(f"model {self.model} takes no parameters: the contract implies them")
-        if self.installed and self.crosses:
-            raise ValueError(f"model {self.model} takes no crosses: it may form its own")
+        if self.installed and (self.crosses or self.centred):
+            raise ValueError(
+                f"model {self.model} takes neither crosses nor centred numbers: it may form its own"
+            )
         return self
 
     @property
@@ -143,7 +148,7 @@ def plan(contract: DataContract, settings: PropensitySettings) -> Plan:
 
 
 def _tuned(terms: Terms) -> dict[str, Setting]:
-    """The optimiser of logistic regression, from public facts: noise, consumers, columns.
+    """What suits logistic regression, from public facts: noise, consumers, columns.
 
     Convex, and each step's noise the same: then heavy ball on everybody and the mean of the second
     half of the iterates is as good as anything tried, and only the step size matters. It is such
@@ -152,8 +157,12 @@ def _tuned(terms: Terms) -> dict[str, Setting]:
     is the sum of at most as many parameters as there are columns, crosses and one bias.
     """
     settings, privacy = parse(terms), terms.privacy
+    always: dict[str, Setting] = {
+        "centred": bool(terms.contract.numbers),
+        "average_from": privacy.rounds // 2 + 1,
+    }
     if settings.optimizer == "adam":
-        return {"learning_rate": 0.1, "average_from": privacy.rounds // 2 + 1}
+        return always | {"learning_rate": 0.1}
     shape = network(terms.contract, settings)
     inputs = shape.numbers + len(shape.cardinalities) + 1
     declared = sum(entry.declared_consumers for entry in terms.roster)
@@ -163,11 +172,10 @@ def _tuned(terms: Terms) -> dict[str, Setting]:
     noise /= privacy.sampling_probability * consumers
     rate = LOGIT_NOISE * (1 - settings.momentum) / (noise * math.sqrt(privacy.rounds * inputs))
     rate = min(rate, FASTEST / inputs)
-    return {
+    return always | {
         "optimizer": "sgd",
         "momentum": settings.momentum,
         "learning_rate": float(f"{min(max(rate, 1e-6), 1000.0):.2g}"),
-        "average_from": privacy.rounds // 2 + 1,
     }
 
 

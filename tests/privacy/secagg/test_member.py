@@ -690,6 +690,18 @@ def test_masks_are_of_one_cohort(course):
     assert len(masked) == 2
 
 
+def test_the_hash_of_the_masked_vector_is_known_until_the_member_unmasks(course):
+    member = course.member("delivered")
+    with pytest.raises(RequestRefusal, match="did not contribute"):
+        member.masked_hash(course.attempt)
+    sent = course.masked(member)
+    assert member.masked_hash(course.attempt) == hashlib.sha256(sent.body).digest()
+    with pytest.raises(RequestRefusal, match="did not contribute"):
+        member.masked_hash(Attempt(1, 3, 2, MODEL))
+    with pytest.raises(RequestRefusal, match="unmasked before"):
+        course.member("unmasked").masked_hash(course.attempt)
+
+
 def test_contributed_tells_the_model_and_of_one_attempt_only(course):
     for state in ("masked", "confirmed", "unmasked"):
         member = course.member(state)

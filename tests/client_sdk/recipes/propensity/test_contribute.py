@@ -512,6 +512,22 @@ def test_vectors_of_the_reference_are_not_all_clipped_alike() -> None:
     assert ((norms > 0) & (norms < 0.5)).any()
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("settings", [LOGISTIC, MLP], ids=["logistic", "mlp"])
+def test_centred_numbers_enter_from_minus_one_to_one(settings: dict[str, Any], rows: int) -> None:
+    terms = terms_for(contract_for(3, (2,)), settings | {"centred": True}, clipping_norm=0.6)
+    plain = terms_for(contract_for(3, (2,)), settings, clipping_norm=0.6)
+    batch = make_batch(terms.contract, (2, 9, rows), seed=rows)
+    moved = dataclasses.replace(batch, numbers=2 * batch.numbers - 1)
+    parameters = make_parameters(terms.dimension, 6)
+    sums = contribute(parameters, batch, terms=terms)
+    assert np.array_equal(sums, contribute(parameters, moved, terms=plain))
+    assert not np.array_equal(sums, contribute(parameters, batch, terms=plain))
+    scores = model_module.score(terms, parameters, batch.numbers, batch.categories)
+    expected = model_module.score(plain, parameters, moved.numbers, batch.categories)
+    assert np.array_equal(scores, expected)
+
+
 CROSSED = [LOGISTIC | {"crosses": ("c0*c1", "c2*c0")}, MLP | {"crosses": ("c1*c2",)}]
 
 

@@ -221,6 +221,7 @@ def test_gradients_that_do_not_fit_are_refused() -> None:
         ({"model": "mlp", "hidden": (0,)}, "hidden"),
         ({"model": "logistic", "parameters": 3}, "takes no parameters"),
         ({"model": "somebody-elses"}, "state its parameters"),
+        ({"model": "theirs", "parameters": 3, "centred": True}, "may form its own"),
         ({"model": "../etc"}, "model"),
         ({"model": "logistic", "colour": 1}, "colour"),
     ],
