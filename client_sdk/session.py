@@ -274,12 +274,11 @@ class Session:
             return
         size_bytes = sum(spec.size_bytes for spec in specs)
         deadline_s = time.monotonic() + min(task.deadline_ms / 1000, self._longest_s(key))
-        if task.data and len(task.data) != size_bytes:
-            raise LinkError(
-                f"{key}: {len(task.data)} array bytes came, {size_bytes} were announced"
-            )
-        if size_bytes == len(task.data):
-            self._incoming = _Incoming(task, specs, task.data, deadline_s)
+        data = task.data  # protobuf copies it each time
+        if data and len(data) != size_bytes:
+            raise LinkError(f"{key}: {len(data)} array bytes came, {size_bytes} were announced")
+        if size_bytes == len(data):
+            self._incoming = _Incoming(task, specs, data, deadline_s)
             self._start()
         else:
             self._incoming = _Incoming(task, specs, bytearray(size_bytes), deadline_s)
@@ -348,9 +347,9 @@ class Session:
         """In the worker thread: the app's answer; None for a task that is over by now."""
         if key in self._over or time.monotonic() > incoming.deadline_s:
             return None
-        arrays, offset, received = [], 0, memoryview(incoming.received)
+        arrays, offset, received = [], 0, bytes(incoming.received)
         for spec in incoming.specs:
-            arrays.append((spec, bytes(received[offset : offset + spec.size_bytes])))
+            arrays.append((spec, received[offset : offset + spec.size_bytes]))  # a whole is no copy
             offset += spec.size_bytes
         return self._answer_task(key, incoming.task, arrays)
 

@@ -73,8 +73,8 @@ class Cohort:
 
     def __post_init__(self) -> None:
         held: dict[int, dict[int, tuple[bytes, ...]]] = {holder: {} for holder in self.members}
-        for dealer in self.members:
-            for holder, hashes in self.hashes[dealer].items():
+        for dealer, by_holder in self.hashes.items():
+            for holder, hashes in by_holder.items():
                 held.setdefault(holder, {})[dealer] = hashes
         object.__setattr__(self, "held", held)
 
