@@ -66,6 +66,16 @@ class _Incoming:
     deadline_s: float
     size_bytes: int = 0
 
+    def arrays(self) -> list[tuple[ArraySpec, bytes]]:
+        """What has arrived, array by array; one that came whole in the task's frame as it is."""
+        if len(self.specs) == 1 and isinstance(self.received, bytes):
+            return [(self.specs[0], self.received)]
+        parts, offset, received = [], 0, memoryview(self.received)
+        for spec in self.specs:
+            parts.append((spec, bytes(received[offset : offset + spec.size_bytes])))
+            offset += spec.size_bytes
+        return parts
+
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
@@ -347,11 +357,7 @@ class Session:
         """In the worker thread: the app's answer; None for a task that is over by now."""
         if key in self._over or time.monotonic() > incoming.deadline_s:
             return None
-        arrays, offset, received = [], 0, bytes(incoming.received)
-        for spec in incoming.specs:
-            arrays.append((spec, received[offset : offset + spec.size_bytes]))  # a whole is no copy
-            offset += spec.size_bytes
-        return self._answer_task(key, incoming.task, arrays)
+        return self._answer_task(key, incoming.task, incoming.arrays())
 
     def _announce(self, key: TaskKey) -> None:
         answer = self._answers[key]

@@ -82,7 +82,8 @@ class Exchange:
     array_frames: dict[int, list[bytes]] = field(default_factory=dict)
     """Frames of array bytes by identity of the task; members with one task share them."""
     whole_frame: tuple[int, int, bytes] = (0, 0, b"")
-    """The newest frame with a whole task in it: the task's identity, the time it grants, itself."""
+    """The newest frame with a whole task in it: the task's identity, the time it grants in
+    milliseconds, and itself; whoever is sent that task in the same millisecond shares it."""
 
     def __post_init__(self) -> None:
         self.waiting = Waiting(

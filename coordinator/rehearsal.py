@@ -258,9 +258,10 @@ def _rows(terms: Terms, count: int, rng: np.random.Generator) -> tuple[csr_array
     values = [np.ones(count) for _ in places]
     for at in range(shape.numbers):
         places.append(np.full(count, shape.entries + at))
-        drawn = number()
+        drawn, weight = number(), next(strengths) * UNIT * slope()
+        # Labels follow the number itself, however the model reads it; a constant is no matter.
         values.append(2 * drawn - 1 if settings.centred else drawn)
-        weights[shape.entries + at] = next(strengths) * UNIT * slope()
+        weights[shape.entries + at] = weight / 2 if settings.centred else weight
     places.append(np.full(count, shape.dimension - 1))
     values.append(np.ones(count))
     rows = csr_array(

@@ -373,7 +373,8 @@ class ExchangeService:
             revealed = Signed(body, last) if body else None
             exchange.round.announce(member, specs[0].dtype, specs[0].shape, signature, revealed)
             self._clear_next(exchange)
-            if (data := answer.data) and exchange.round.all_cleared:  # copied once
+            data = answer.data  # protobuf copies it each time
+            if data and exchange.round.all_cleared:
                 self._add(connection, exchange, 0, data)
         except (MemberFault, LinkError) as error:
             self._fault(connection, exchange, error)

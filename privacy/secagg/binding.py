@@ -232,9 +232,18 @@ def share_hash(
 def share_hasher(
     keys: bytes, *, holder: int, key_set: int, kind: Literal["seed", "mask"]
 ) -> Callable[[int, bytes, bytes], bytes]:
-    """`share_hash` of one holder's shares: a function of dealer, salt and share.
+    """`share_hash` of one holder's shares, for many of them.
 
     A large cohort's coordinator takes some hundred thousand of these hashes in a round.
+
+    Args:
+        keys: the keys' hash.
+        holder: index of the member that holds the shares.
+        key_set: its number.
+        kind: of the secrets.
+
+    Returns:
+        A function of the dealer's index, the salt (16 bytes) and the share (33 bytes).
     """
     prefix, pack, sha256 = _SHARE[kind] + keys, _THREE.pack, hashlib.sha256
 

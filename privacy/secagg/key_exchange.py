@@ -52,7 +52,6 @@ class Cohort:
         masks: by member and place, its public mask keys.
         commitments: by dealer and place, the hashes of its seeds.
         hashes: by dealer and holder, per place the hashes of both shares.
-        held: the same by holder and dealer.
         advertised: by member, the body and signature it advertised with; empty unless kept.
         shared: by dealer, the body and signature it dealt with; empty unless kept.
     """
@@ -67,7 +66,10 @@ class Cohort:
     masks: Mapping[int, tuple[bytes, ...]]
     commitments: Mapping[int, tuple[bytes, ...]]
     hashes: Mapping[int, Mapping[int, tuple[bytes, ...]]]
-    held: Mapping[int, Mapping[int, tuple[bytes, ...]]] = field(init=False)
+    held: Mapping[int, Mapping[int, tuple[bytes, ...]]] = field(
+        init=False, repr=False, compare=False
+    )
+    """``hashes`` by holder and dealer."""
     advertised: Mapping[int, tuple[bytes, bytes]] = field(default_factory=dict)
     shared: Mapping[int, tuple[bytes, bytes]] = field(default_factory=dict)
 

@@ -319,7 +319,10 @@ class MaskingMember:
         Raises:
             RequestRefusal: if this member did not contribute to the attempt, or unmasked it.
         """
-        return self._used(attempt)[1].sha256
+        _, use = self._used(attempt)
+        if not use.sha256:
+            raise RequestRefusal(f"{attempt}: masking it failed")
+        return use.sha256
 
     def contributed(self, attempt: Attempt) -> Attempt:
         """The same attempt with the model that this member contributed under.

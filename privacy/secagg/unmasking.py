@@ -148,7 +148,7 @@ class Unmasking:
         said = {dealer for dealer, _, _ in entries}
         missing = self.cohort.held[index].keys() - self.cohort.complaints[index] - said
         bad = [
-            self._setup.name(dealer) if dealer in self.cohort.masks else f"index {dealer}"
+            self._setup.name(dealer) if dealer in self.cohort.members else f"index {dealer}"
             for dealer in self._keep(index, entries)
         ]
         if missing:
@@ -266,9 +266,8 @@ class Unmasking:
 
     def _neighbours(self, index: int) -> set[int]:
         """Members that share a mask with ``index``: it drew them, or they drew it."""
-        drawn = set(self.cohort.hashes[index])
-        drew = {dealer for dealer, hashes in self.cohort.hashes.items() if index in hashes}
-        return (drawn | drew) - {index}
+        drawn, drew = self.cohort.hashes[index], self.cohort.held[index]
+        return (drawn.keys() | drew.keys()) - {index}
 
     def _public(self, index: int) -> X25519PublicKey:
         return X25519PublicKey.from_public_bytes(self.cohort.masks[index][self._place])

@@ -109,6 +109,12 @@ def test_generated_numbers_are_centred_where_the_study_centres_them() -> None:
     expected = rows.copy()
     expected[:, 9:13] = 2 * rows[:, 9:13] - 1
     assert np.array_equal(moved, expected)
+    truths = [
+        rehearsal._generate(terms, BELIEVED, 2000, np.random.default_rng(4))
+        for terms in (plain, centred)
+    ]
+    assert np.array_equal(truths[0].labels, truths[1].labels)  # what is true is not the model's say
+    assert truths[0].best_auc == pytest.approx(truths[1].best_auc, abs=1e-9)
 
 
 def test_a_rehearsal_repeats_and_knows_what_helps() -> None:

@@ -229,8 +229,11 @@ def test_what_the_file_says_of_the_optimiser_stays(tmp_path: Path) -> None:
     assert (settings.learning_rate, settings.average_from, settings.momentum) == (0.3, 0, 0.9)
     assert settings.centred
     assert not parse(read(tmp_path, SHORTEST + "[recipe]\ncentred = false\n")).centred
+    binned = SHORTEST.replace('"log" }', '"log", bins = 4 }')
+    assert "centred" not in read(tmp_path, binned).settings  # an older node can take part
     adam = parse(read(tmp_path, SHORTEST + '[recipe]\noptimizer = "adam"\n'))
     assert (adam.optimizer, adam.learning_rate, adam.average_from) == ("adam", 0.1, 21)
+    assert not adam.centred
     layered = read(tmp_path, SHORTEST + '[recipe]\nmodel = "mlp"\n').settings
     assert not {"learning_rate", "centred"} & set(layered)
 

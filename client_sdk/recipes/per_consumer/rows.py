@@ -51,8 +51,8 @@ def tame(
     """Replaces empty slots and rows that are not finite by zeros, and marks the latter.
 
     A code outside its column, a label outside [0, 1] and numbers of norm above 2^20 (they are
-    scaled to [0, 1]) count as not finite: an error raised here would tell the coordinator
-    something about the data (rule R4). Arguments are shaped as `Batch` has them.
+    scaled to [0, 1], or centred) count as not finite: an error raised here would tell the
+    coordinator something about the data (rule R4). Arguments are shaped as `Batch` has them.
     """
     blocks, consumers, rows = present.shape
     there = present.reshape(-1) > 0

@@ -47,7 +47,7 @@ class PropensitySettings(StrictModel):
     a code for every pair of theirs; binned numbers count as categories."""
     centred: bool = False
     """Whether a number enters the model as 2x - 1 and not as x, which is scaled to [0, 1]: then
-    the middle of its range is 0, and it tells more in a gradient of the same norm."""
+    the middle of its range is 0, and it moves a gradient twice as far beside the same noise."""
     parameters: int = Field(default=0, ge=0, le=100_000_000)
     """How many parameters an installed model has: a coordinator does not have its code."""
     initial_scale: float = Field(default=0.05, gt=0, le=10)
@@ -157,12 +157,8 @@ def _tuned(terms: Terms) -> dict[str, Setting]:
     is the sum of at most as many parameters as there are columns, crosses and one bias.
     """
     settings, privacy = parse(terms), terms.privacy
-    always: dict[str, Setting] = {
-        "centred": bool(terms.contract.numbers),
-        "average_from": privacy.rounds // 2 + 1,
-    }
     if settings.optimizer == "adam":
-        return always | {"learning_rate": 0.1}
+        return {"learning_rate": 0.1, "average_from": privacy.rounds // 2 + 1}
     shape = network(terms.contract, settings)
     inputs = shape.numbers + len(shape.cardinalities) + 1
     declared = sum(entry.declared_consumers for entry in terms.roster)
@@ -172,11 +168,14 @@ def _tuned(terms: Terms) -> dict[str, Setting]:
     noise /= privacy.sampling_probability * consumers
     rate = LOGIT_NOISE * (1 - settings.momentum) / (noise * math.sqrt(privacy.rounds * inputs))
     rate = min(rate, FASTEST / inputs)
-    return always | {
+    planned: dict[str, Setting] = {
         "optimizer": "sgd",
         "momentum": settings.momentum,
         "learning_rate": float(f"{min(max(rate, 1e-6), 1000.0):.2g}"),
+        "average_from": privacy.rounds // 2 + 1,
     }
+    # Only where it does something: nodes from before this setting refuse what they do not know.
+    return planned | {"centred": True} if shape.numbers else planned
 
 
 def check(terms: Terms) -> None:

@@ -702,6 +702,18 @@ def test_the_hash_of_the_masked_vector_is_known_until_the_member_unmasks(course)
         course.member("unmasked").masked_hash(course.attempt)
 
 
+def test_no_hash_is_told_of_a_vector_whose_masking_failed(course, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("privacy.secagg.member.apply_masks", fail)
+    member = course.member("delivered")
+    with pytest.raises(MemoryError):
+        course.masked(member)
+    with pytest.raises(RequestRefusal, match="masking it failed"):
+        member.masked_hash(course.attempt)
+
+
 def test_contributed_tells_the_model_and_of_one_attempt_only(course):
     for state in ("masked", "confirmed", "unmasked"):
         member = course.member(state)

@@ -19,7 +19,10 @@ secrets = st.binary(min_size=SECRET_BYTES, max_size=SECRET_BYTES)
 
 @st.composite
 def dealings(draw):
-    points = draw(st.lists(st.integers(1, 3000), min_size=1, max_size=12, unique=True))
+    # Few small ones, many, and such that products of two or three fill 63 bits.
+    most = draw(st.sampled_from([3000, 2**20 - 1, 2**21 - 1, 2**31 - 1, 2**32 - 1]))
+    point = st.one_of(st.integers(1, min(most, 3000)), st.integers(1, most))
+    points = draw(st.lists(point, min_size=1, max_size=12, unique=True))
     threshold = draw(st.integers(1, len(points)))
     return draw(secrets), points, threshold, draw(st.integers(0, 2**32))
 
@@ -191,7 +194,7 @@ def test_bad_sharings_are_refused(secret, points, threshold, problem):
         split(secret, points, threshold, Entropy("bad"))
 
 
-@pytest.mark.parametrize("points", [[], [1, 1], [0, 1], [-3]])
+@pytest.mark.parametrize("points", [[], [1, 1], [0, 1], [-3], [1, 1 << 32]])
 def test_bad_bases_are_refused(points):
     with pytest.raises(ValueError, match="distinct points from 1 and below"):
         Basis(points)
