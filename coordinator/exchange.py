@@ -81,9 +81,6 @@ class Exchange:
     """Members whose turn to be sent the task has not come."""
     array_frames: dict[int, list[bytes]] = field(default_factory=dict)
     """Frames of array bytes by identity of the task; members with one task share them."""
-    whole_frame: tuple[int, int, bytes] = (0, 0, b"")
-    """The newest frame with a whole task in it: the task's identity, the time it grants in
-    milliseconds, and itself; whoever is sent that task in the same millisecond shares it."""
 
     def __post_init__(self) -> None:
         self.waiting = Waiting(
@@ -111,7 +108,6 @@ class Exchange:
         self.tasks = {}
         self.round = None
         self.array_frames.clear()
-        self.whole_frame = (0, 0, b"")
 
     def wait_until(self, now_s: float) -> float | None:
         """When to look again; None when nobody is worth waiting for."""
@@ -139,14 +135,16 @@ class Exchange:
         if self.over:
             return
         task = self.tasks[member]
-        deadline_ms = max(1, round((self.deadline_s - now_s) * 1000))
+        opening = wire.Task(
+            id=self.key.to_wire(),
+            deadline_ms=max(1, round((self.deadline_s - now_s) * 1000)),
+            content=task.content,
+            cleared=self.round is not None and self.round.all_cleared,
+        )
         if fits(task.content, task.buffers):
-            if self.whole_frame[:2] != (id(task), deadline_ms):
-                frame = task_frame(self._opening(task, deadline_ms), task.buffers)
-                self.whole_frame = (id(task), deadline_ms, frame)
-            yield self.whole_frame[2]
+            yield task_frame(opening, task.buffers)
             return
-        yield task_frame(self._opening(task, deadline_ms), [])
+        yield task_frame(opening, [])
         if id(task) not in self.array_frames:
             self.array_frames[id(task)] = [
                 chunk_frame(self.key, offset, data) for offset, data in chunks(task.buffers)
@@ -155,12 +153,3 @@ class Exchange:
             if self.over:
                 return
             yield frame
-
-    def _opening(self, task: Outgoing, deadline_ms: int) -> wire.Task:
-        """A task without its array bytes."""
-        return wire.Task(
-            id=self.key.to_wire(),
-            deadline_ms=deadline_ms,
-            content=task.content,
-            cleared=self.round is not None and self.round.all_cleared,
-        )

@@ -39,15 +39,6 @@ def test_each_member_is_sent_its_own_task_with_the_time_that_is_left() -> None:
         assert task.deadline_ms == pytest.approx(1000 * (10 - now_s))
 
 
-def test_members_sent_one_task_at_one_time_share_its_frame() -> None:
-    exchange = Exchange(
-        KEY, dict.fromkeys(("ada", "bob"), Outgoing(content("a"), [bytes(9)])), None, 0.0, 10.0
-    )
-    first, second = (next(exchange.frames(member, 1.0)) for member in ("ada", "bob"))
-    assert first is second
-    assert next(exchange.frames("bob", 1.002)) is not first
-
-
 def test_a_task_beyond_one_frame_is_announced_and_follows_in_chunks() -> None:
     data = bytes(range(256)) * (LIMITS.chunk_bytes // 256) + b"end"
     exchange = Exchange(KEY, {"ada": Outgoing(content("a"), [data])}, None, 0.0, 10.0)
@@ -59,9 +50,8 @@ def test_a_task_beyond_one_frame_is_announced_and_follows_in_chunks() -> None:
     assert b"".join(chunk.data for chunk in chunks) == data
 
 
-def test_nothing_is_sent_or_kept_once_it_is_over() -> None:
+def test_nothing_is_sent_once_it_is_over() -> None:
     exchange = Exchange(KEY, {"ada": Outgoing(content("a"), [b"1234"])}, None, 0.0, 10.0)
     assert list(exchange.frames("ada", 0.0))
     exchange.end()
     assert list(exchange.frames("ada", 0.0)) == []
-    assert exchange.whole_frame == (0, 0, b"")
