@@ -113,12 +113,16 @@ def test_a_published_model_is_not_written_over(table: Path, model: Path) -> None
         adapt_model(model, source, read(source), model.parent / "no" / "where", silent)
 
 
-def test_rows_of_one_consumer_that_change_places_are_noticed(table: Path, model: Path) -> None:
-    """All of one household, with one label: only the columns tell."""
+def test_rows_of_one_consumer_that_change_places_are_noticed(tmp_path: Path, table: Path) -> None:
+    """All of one household, with one label: only the columns tell, of rows enough (2^-64)."""
+    contract = CONTRACT.model_copy(update={"rows_per_consumer": 64})
+    parameters = np.zeros(terms(contract).dimension, dtype=np.float32)
+    save_model(tmp_path / "published.safetensors", terms(contract), parameters, round_number=3)
     text = f"SELECT 'c' AS household, spend, kind, 1 AS responded FROM read_csv('{table}')"  # noqa: S608
     source = DataSource(query=f"{text} ORDER BY random()")
+    data, output = load(source, contract), tmp_path / "adapted.safetensors"
     with pytest.raises(DataError, match="let the query end with ORDER BY"):
-        adapt_model(model, source, read(source), model.parent / "adapted.safetensors", silent)
+        adapt_model(tmp_path / "published.safetensors", source, data, output, silent)
 
 
 def test_a_query_without_an_order_is_told_apart(tmp_path: Path, table: Path, model: Path) -> None:
