@@ -187,13 +187,14 @@ class TestStatistics:
 
     def test_working_scale_has_the_right_moments_and_quantiles(self):
         # Six standard errors: a false alarm once in 5e8 for either moment.
-        count, scale = 1_000_000, 2**14
+        count, scale = 4_000_000, 2**14
         samples = DiscreteGaussian(scale).sample(count, KeyStream.fresh())
         assert abs(samples.mean()) < 6 * scale / math.sqrt(count)
         assert abs(samples.var() / scale**2 - 1) < 6 * math.sqrt(2 / count)
         ranks = stats.norm.cdf((samples + 0.5) / scale)
         bins = np.bincount((ranks * 256).astype(int), minlength=256)
         assert stats.chisquare(bins).pvalue > ALARM
+        # Of four million, so that the control's statistic lies nine deviations above the alarm.
         tight = stats.norm.cdf((samples + 0.5) / (1.01 * scale))
         bins = np.bincount((tight * 256).astype(int), minlength=256)
         assert stats.chisquare(bins).pvalue < ALARM  # control: a scale wrong by one percent
