@@ -7,11 +7,13 @@ import importlib.metadata
 import json
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from coordinator.kept_rounds import KeptRounds
+from coordinator.kept_sums import KeptSums
 from coordinator.round import Contribution, Round
 from coordinator.round import Release as Unmasked
 from privacy.errors import EvidenceError
@@ -46,6 +48,7 @@ class Told:
     Args:
         attempts: that ended, with a release or without.
         round: of the newest release; 0 before any.
+        sums: by round, the attempt that was released and the hash of its sum.
         models: by round, the hash of the public state that its release led to.
         contributors: by round, who is in its sum.
         acceptances: by member, its ledger key and signature; the newest.
@@ -54,6 +57,7 @@ class Told:
 
     attempts: int = 0
     round: int = 0
+    sums: dict[int, tuple[int, str]] = field(default_factory=dict)
     models: dict[int, str] = field(default_factory=dict)
     contributors: dict[int, tuple[str, ...]] = field(default_factory=dict)
     acceptances: dict[str, tuple[IdentityKey, bytes]] = field(default_factory=dict)
@@ -66,7 +70,8 @@ class Evidence:
     Args:
         state: the coordinator's folder; holds the log, its key and the rounds that are kept.
         alliance: the alliance's name.
-        keep_bytes: of masked contributions kept for an auditor, oldest rounds first let go.
+        keep_bytes: of masked contributions kept for an auditor, oldest rounds first let go; and of
+            a study's sums, which are kept as a whole or for as long as they are needed.
 
     Raises:
         ConfigurationError: if the key cannot be read or made.
@@ -86,17 +91,14 @@ class Evidence:
             now_ms=_now_ms,
         )
         self.rounds = KeptRounds(state / "rounds", keep_bytes)
-        with self.store.transaction() as transaction:
-            transaction.execute(
-                "CREATE TABLE IF NOT EXISTS sum (terms TEXT NOT NULL, round INTEGER NOT NULL, data "
-                "BLOB NOT NULL, PRIMARY KEY (terms, round)) STRICT"
-            )
+        self.sums = KeptSums(state, keep_bytes)
         self._told: dict[str, Told] = {}
         for index, entry in enumerate(self.store.entries()):
             self._note(decode_entry(entry, where=f"{self.store.path}: entry {index}"), index)
 
     def close(self) -> None:
         """Lets go of the files."""
+        self.sums.close()
         self.rounds.close()
         self.store.close()
 
@@ -138,43 +140,26 @@ class Evidence:
         if heads:
             self._append(Heads(at_ms=_now_ms(), terms=terms.hash, heads=heads))
 
-    def released(self, terms: Terms, round_: Round, release: Unmasked, next_model: bytes) -> None:
-        """An attempt was unmasked; its sum is kept beside the entry until `forget_sums`.
+    def released(
+        self, terms: Terms, round_: Round, release: Unmasked, kept: Future[None], next_model: bytes
+    ) -> None:
+        """An attempt was unmasked. Waits until its sum is on the disk.
 
         Args:
             terms: of the study.
             round_: the attempt.
             release: its sum.
+            kept: what `KeptSums.write` gave for it.
             next_model: `model_hash` of the public state that follows from it.
+
+        Raises:
+            LedgerError: if sum or log cannot be written.
         """
-        entry = Release(
-            **_attempt(terms, round_), sum=release.sha256.hex(), next_model=next_model.hex()
-        )
-        with self.store.transaction() as transaction:
-            index = transaction.append(entry)
-            transaction.execute(
-                "INSERT INTO sum VALUES (?, ?, ?)",
-                (terms.hash, release.round, release.ring.tobytes()),
-            )
-        self._note(entry, index)
+        digest = hashlib.sha256(release.ring.data).hexdigest()
+        entry = Release(**_attempt(terms, round_), sum=digest, next_model=next_model.hex())
+        kept.result()
+        self._append(entry)
         self.rounds.seal(terms.label, round_)
-        self.rounds.release(terms, release)
-
-    def sums(self, terms: Terms, after: int) -> list[tuple[int, bytes]]:
-        """Rounds after ``after`` with their ring sums, in order, as far as they are kept."""
-        with self.store.transaction() as transaction:
-            rows: list[tuple[int, bytes]] = transaction.execute(
-                "SELECT round, data FROM sum WHERE terms = ? AND round > ? ORDER BY round",
-                (terms.hash, after),
-            ).fetchall()
-        return rows
-
-    def forget_sums(self, terms: Terms, up_to: int) -> None:
-        """Lets go of sums that the public state of a later round made superfluous."""
-        with self.store.transaction() as transaction:
-            transaction.execute(
-                "DELETE FROM sum WHERE terms = ? AND round <= ?", (terms.hash, up_to)
-            )
 
     def failed(self, terms: Terms, round_: Round, sentence: str) -> None:
         """An attempt released nothing."""
@@ -219,6 +204,7 @@ class Evidence:
             told.attempts += 1
             if isinstance(entry, Release):
                 told.round = entry.round
+                told.sums[entry.round] = entry.attempt, entry.sum
                 told.models[entry.round] = entry.next_model
                 told.contributors[entry.round] = tuple(one.member for one in entry.contributions)
 

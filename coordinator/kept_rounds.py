@@ -6,26 +6,32 @@ saw of a round; no more comes to light when an auditor reads them than came to t
 
 from __future__ import annotations
 
-import errno
-import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
-from coordinator.round import Keep, Release, Round
-from privacy.empirical.releases import INDEX, release_line, release_name
+from coordinator.round import Keep, Round
 from privacy.ledger.entry import canonical
 from privacy.ledger.kept import HEAD, SUFFIX, kept_tail
 from privacy.secagg import Unmasking
-from privacy.terms import Terms
 from protos.logs import log
 
 __all__ = ["KeptRounds"]
 
+WRITTEN_BYTES: Final = 4 << 20
+"""Contributions are written when they are so many, and at the end: small ones all at once."""
 MOST_WAITING_BYTES: Final = 64 << 20
 """Contributions on their way to the disk; a round that would exceed it is not kept."""
+
+
+class _Vector(NamedTuple):
+    """A contribution on its way to the disk."""
+
+    member: str
+    parts: list[bytes]
+    size: int
 
 
 @dataclass(slots=True)
@@ -35,9 +41,10 @@ class _Open:
     file: BinaryIO
     vectors: list[tuple[str, int]] = field(default_factory=list)
 
-    def add(self, member: str, parts: list[bytes], size: int) -> None:
+    def add(self, vectors: list[_Vector]) -> None:
+        parts = [part for one in vectors for part in one.parts]
         self.file.writelines([*([] if self.vectors else [HEAD]), *parts])
-        self.vectors.append((member, size))
+        self.vectors += [(one.member, one.size) for one in vectors]
 
     def seal(self, opening: bytes) -> int:
         """Finishes it: its size."""
@@ -66,6 +73,8 @@ class KeptRounds:
                 folder.glob(f"*/round-*{SUFFIX}"), key=lambda one: one.stat().st_mtime_ns
             )
         }
+        self._gathered: dict[Path, list[_Vector]] = {}
+        """Of open attempts, what the thread has not been given yet."""
         self._open: dict[Path, _Open] = {}
         self._lost: set[Path] = set()
         """Open attempts that will not be whole."""
@@ -81,13 +90,18 @@ class KeptRounds:
             return None
         target = self._target(study, round_number, attempt)
 
+        gathered = self._gathered[target] = []
+
         def keep(member: str, parts: list[bytes]) -> None:
-            size = sum(map(len, parts))
-            if self._waiting_bytes + size > MOST_WAITING_BYTES:
+            vector = _Vector(member, parts, sum(map(len, parts)))
+            if self._waiting_bytes + vector.size > MOST_WAITING_BYTES:
                 self._thread.submit(self._lose, target)
                 return
-            self._waiting_bytes += size
-            self._thread.submit(self._write, target, member, parts, size)
+            self._waiting_bytes += vector.size
+            gathered.append(vector)
+            if sum(one.size for one in gathered) >= WRITTEN_BYTES:
+                self._thread.submit(self._write, target, gathered.copy())
+                gathered.clear()
 
         return keep
 
@@ -95,21 +109,14 @@ class KeptRounds:
         """Writes what opens the sum of a released attempt."""
         if self._most_bytes and round_.unmasking is not None:
             target = self._target(study, round_.round_number, round_.attempt)
-            self._thread.submit(self._seal, target, round_.unmasking)
-
-    def release(self, terms: Terms, release: Release) -> None:
-        """Keeps a decoded sum, which is public, for whoever measures it (`privacy.empirical`).
-
-        All of a study's are kept or none: none where they would not fit.
-        """
-        if terms.privacy.max_attempts * release.total.nbytes > self._most_bytes:
-            return
-        folder = self._folder.with_name("releases") / terms.label
-        self._thread.submit(_write_release, folder, terms, release)
+            self._thread.submit(
+                self._seal, target, round_.unmasking, self._gathered.pop(target, [])
+            )
 
     def drop(self, study: str, round_: Round) -> None:
         """Lets go of an attempt that released nothing."""
         target = self._target(study, round_.round_number, round_.attempt)
+        self._waiting_bytes -= sum(one.size for one in self._gathered.pop(target, []))
         self._thread.submit(self._end, target)
 
     def close(self) -> None:
@@ -123,19 +130,20 @@ class KeptRounds:
 
     # On the thread; a disk that is full costs evidence, said in the log, and never a round.
 
-    def _write(self, target: Path, member: str, parts: list[bytes], size: int) -> None:
+    def _write(self, target: Path, vectors: list[_Vector]) -> None:
         try:
-            if target not in self._lost:
+            if target not in self._lost and vectors:
                 if target not in self._open:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     self._open[target] = _Open(target.open("wb"))
-                self._open[target].add(member, parts, size)
+                self._open[target].add(vectors)
         except OSError as error:
             self._fail(target, error)
         finally:
-            self._waiting_bytes -= size
+            self._waiting_bytes -= sum(one.size for one in vectors)
 
-    def _seal(self, target: Path, unmasking: Unmasking) -> None:
+    def _seal(self, target: Path, unmasking: Unmasking, vectors: list[_Vector]) -> None:
+        self._write(target, vectors)
         try:
             if target in self._open:
                 self._sizes[target] = self._open[target].seal(canonical(_opening(unmasking)))
@@ -168,40 +176,6 @@ class KeptRounds:
             if unfinished is not None:
                 unfinished.file.close()
             target.unlink(missing_ok=True)
-
-
-def _write_release(folder: Path, terms: Terms, release: Release) -> None:
-    name = release_name(release.round, release.attempt)
-    data = release.total.astype("<f8").tobytes()
-    line = release_line(
-        terms,
-        round_number=release.round,
-        attempt=release.attempt,
-        contributors=release.contributors,
-        file=data,
-        sum_sha256=release.sha256,
-    )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-        _add_line(folder / INDEX, line)
-    except OSError as error:
-        with suppress(OSError):
-            (folder / name).unlink(missing_ok=True)
-        log("ReleaseUnkept", file=str(folder / name), reason=error.strerror)
-
-
-def _add_line(index: Path, line: bytes) -> None:
-    """Adds a line, whole or not at all: a part of one would spoil the next as well.
-
-    Raises:
-        OSError: if there is no room for it.
-    """
-    with index.open("ab", buffering=0) as file:
-        before = file.tell()
-        if file.write(line) < len(line):
-            file.truncate(before)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _opening(unmasking: Unmasking) -> dict[str, Any]:

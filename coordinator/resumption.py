@@ -1,6 +1,6 @@
 """The public state of a study, kept so that it can be rebuilt exactly as the log says it was.
 
-A release enters the log together with its sum, which is durable before anybody acts on it. The
+A release's sum is durable before the log names it, and that before anybody acts on it. The
 state, several times as large, follows now and then and beside the rounds; from the newest one that
 the log confirms, the sums lead on.
 """
@@ -80,11 +80,13 @@ class Resumption:
         starts = self.studies.start(self._terms.hash)
         told = self._evidence.told(self._terms)
         after, state = self._newest(told.models)
-        for number, data in self._evidence.sums(self._terms, after):
-            if number != after + 1 or number not in told.contributors:
+        grid = Grid.of(self._terms)
+        while after < told.round:
+            number = after + 1
+            data = self._evidence.sums.read(self._terms, number, *told.sums[number])
+            if data is None:
                 break
-            ring = np.frombuffer(data, dtype=Grid.of(self._terms).dtype)
-            total = decode(ring, Grid.of(self._terms))
+            total = decode(np.frombuffer(data, dtype=grid.dtype), grid)
             mean = mean_of(self._terms, total, told.contributors[number])
             state, after = self._recipe.fold(state, mean, self._terms), number
         if after != told.round or (
@@ -121,6 +123,6 @@ class Resumption:
             self.studies.keep_state(
                 self._terms.hash, round_number, model_hash(state.parameters), state.arrays()
             )
-            self._evidence.forget_sums(self._terms, round_number)
+            self._evidence.sums.forget(self._terms, round_number)
         except AllianceError as error:  # the sums are there still; the next time it may work
             log("StateUnkept", error=error, round=round_number)

@@ -71,21 +71,23 @@ class Contribution:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The decoded sum of one attempt and who is in it.
+    """The sum of one attempt and who is in it.
 
     Args:
-        total: float64, shape (dimension,): the noised sum over the contributors.
         contributors: names, in roster order.
-        ring: the same before it is decoded, uint32 or uint64.
-        sha256: of the ring sum, little-endian; what a ledger records of it.
+        ring: the noised sum over them, uint32 or uint64, little-endian, shape (dimension,).
+        grid: of the study.
     """
 
     round: int
     attempt: int
-    total: npt.NDArray[np.float64]
     contributors: tuple[str, ...]
     ring: RingVector
-    sha256: bytes
+    grid: Grid
+
+    def total(self) -> npt.NDArray[np.float64]:
+        """The decoded sum: float64, shape (dimension,)."""
+        return decode(self.ring, self.grid)
 
 
 @dataclass(slots=True)
@@ -292,7 +294,7 @@ class Round:
         self.state = State.CLOSED
 
     def release(self) -> Release:
-        """Removes the masks and decodes the sum; once.
+        """Removes the masks from the sum; once.
 
         Raises:
             RoundFailed: if the round is not closed, or its masks cannot be removed.
@@ -304,8 +306,7 @@ class Round:
             self.unmasking.unmask(self._sum)
         self.state = State.RELEASED
         contributors = tuple(name for name in self.cohort if name in self.contributions)
-        total, digest = decode(self._sum, self._grid), hashlib.sha256(self._sum.data).digest()
-        return Release(self.round_number, self.attempt, total, contributors, self._sum, digest)
+        return Release(self.round_number, self.attempt, contributors, self._sum, self._grid)
 
     def _places(self, offset: int, data: bytes | memoryview) -> tuple[RingVector, RingVector]:
         """The part of the sum that ``data`` belongs to, and its ring elements."""

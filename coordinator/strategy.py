@@ -362,11 +362,13 @@ class PrivateSumStrategy(Strategy):
                 self._ledgers.evidence.failed(self._terms, open_round, str(error))
             self._monitor.emit(AttemptFailed(server_round, open_round.attempt, str(error)))
             return None, None
-        mean = mean_of(self._terms, release.total, release.contributors)
+        evidence = self._ledgers.evidence if self._ledgers is not None else None
+        kept = evidence.sums.write(self._terms, release) if evidence is not None else None
+        mean = mean_of(self._terms, release.total(), release.contributors)
         self._state = self._recipe.fold(self._state, mean, self._terms)
         self._model = None
-        if self._ledgers is not None:
-            self._ledgers.evidence.released(self._terms, open_round, release, self._model_hash())
+        if evidence is not None and kept is not None:
+            evidence.released(self._terms, open_round, release, kept, self._model_hash())
         if self._resumption is not None:
             self._resumption.keep(self._state, server_round)
         self._publish_now_and_then(server_round)

@@ -67,10 +67,8 @@ def add(report: Report, database: str, lived: list[Lived]) -> None:
     found = Counter(problem["kind"] for one in lived for problem in one.problems)
     words = [problem["what"] for one in lived for problem in one.problems][:3]
     rounds = sum(one.rounds for one in lived)
-    missing = sum(one.without_sum for one in lived)
     notes = {
-        "round": f"{len(lived)} lives, {rounds} releases, the sums of {rounds - missing} read; "
-        f"killed: {_listed(phases(lived))}",
+        "round": f"{len(lived)} lives, {rounds} releases; killed: {_listed(phases(lived))}",
     }
     for kind, name in PROBLEMS.items():
         report.add(

@@ -113,6 +113,7 @@ def _sums(evidence: Evidence) -> Iterator[str]:
     for release in evidence.releases:  # (3)
         ring = evidence.sums.get(release.round)
         if ring is None:
+            yield f"round {release.round}: its sum is not on the disk"
             continue
         if hashlib.sha256(ring).hexdigest() != release.sum:
             yield f"round {release.round}: its sum is not the one in the log"

@@ -68,7 +68,6 @@ class Lived:
         others: other faults, each with the time from its end to the next release.
         ended: last words of processes that ended by themselves.
         problems: what the judge found.
-        without_sum: releases that could be judged by their ledgers alone.
     """
 
     number: int
@@ -76,7 +75,6 @@ class Lived:
     rounds: int = 0
     attempts: int = 0
     seconds: float = 0.0
-    without_sum: int = 0
     kills: list[dict[str, Any]] = field(default_factory=list)
     others: list[dict[str, Any]] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
@@ -125,7 +123,6 @@ def live(life: Life, parent: Path | None = None) -> tuple[Lived, Evidence]:
     evidence = scene.record.evidence()
     lived.rounds = len(evidence.releases)
     lived.attempts = sum(entry.kind in ("release", "failure") for entry in evidence.log)
-    lived.without_sum = scene.record.without_sum
     lived.seconds = time.monotonic() - started_s
     return lived, evidence
 

@@ -7,14 +7,11 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
-import numpy as np
-
 from benchmarks.crash_campaign.alliance import COORDINATOR, CrashAlliance
 from benchmarks.crash_campaign.judge import Evidence, Problem
 from benchmarks.crash_campaign.steps import Left
 from benchmarks.crash_campaign.study import MEMBERS
 from privacy.empirical.releases import release_name
-from privacy.fixedpoint import Grid
 from privacy.ledger.entry import Release, decode_entry
 from privacy.terms import Terms
 
@@ -32,7 +29,6 @@ class Record:
     def __init__(self, alliance: CrashAlliance, terms: Terms) -> None:
         self._alliance = alliance
         self._terms = terms
-        self._grid = Grid.of(terms)
         self._leaves: dict[str, list[bytes]] = {name: [] for name in (COORDINATOR, *MEMBERS)}
         self._entries: dict[str, list[Any]] = {name: [] for name in self._leaves}
         self._sums: dict[int, bytes] = {}
@@ -68,11 +64,6 @@ class Record:
             self._left,
         )
 
-    @property
-    def without_sum(self) -> int:
-        """Releases whose sum was gone before it was read."""
-        return sum(release.round not in self._sums for release in self.evidence().releases)
-
     def _query(self, name: str, work: Callable[[sqlite3.Connection], None]) -> None:
         path = self._alliance.folder / f"{name}-state" / "ledger.sqlite"
         address = f"file:{path}?mode=ro"
@@ -97,19 +88,9 @@ class Record:
         self._query(name, read)
 
     def _read_sums(self) -> None:
-        """From beside the log, where they stay for seconds, and from the folder of releases."""
-
-        def read(connection: sqlite3.Connection) -> None:
-            query = "SELECT round, data FROM sum WHERE terms = ?"
-            self._sums |= dict(connection.execute(query, (self._terms.hash,)).fetchall())
-
-        self._query(COORDINATOR, read)
         folder = self._alliance.folder / "coordinator-state" / "releases" / self._terms.label
         for entry in self._entries[COORDINATOR]:
-            if not isinstance(entry, Release) or entry.round in self._sums:
-                continue
-            path = folder / release_name(entry.round, entry.attempt)
-            # One that a full disk cut short is not in the folder's index, and is no evidence.
-            if path.exists() and path.stat().st_size == 8 * self._terms.dimension:
-                steps = np.rint(np.fromfile(path, dtype="<f8") / self._grid.step).astype(np.int64)
-                self._sums[entry.round] = steps.astype(self._grid.dtype).tobytes()
+            if isinstance(entry, Release) and entry.round not in self._sums:
+                path = folder / release_name(entry.round, entry.attempt)
+                if path.exists():
+                    self._sums[entry.round] = path.read_bytes()

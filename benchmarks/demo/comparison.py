@@ -141,7 +141,7 @@ def alliance_sums(terms: Terms, nodes: list[Node]) -> Sums:
             attempt.cleared()
             attempt.add(node.entry.name, 0, vector.tobytes())
         attempt.close()
-        return attempt.release().total
+        return attempt.release().total()
 
     return sums
 

@@ -185,17 +185,15 @@ def write_releases(folder: Path, terms: Terms, releases: Sequence[Released]) -> 
     grid = Grid.of(terms)
     lines = []
     for one in releases:
-        file = one.total().astype("<f8").tobytes()
-        ring = np.rint(one.total() / grid.step).astype(np.int64).astype(grid.dtype)
-        (folder / release_name(one.round, one.attempt)).write_bytes(file)
+        ring = np.rint(one.total() / grid.step).astype(np.int64).astype(grid.dtype).tobytes()
+        (folder / release_name(one.round, one.attempt)).write_bytes(ring)
         lines.append(
             release_line(
                 terms,
                 round_number=one.round,
                 attempt=one.attempt,
                 contributors=one.contributors,
-                file=file,
-                sum_sha256=hashlib.sha256(ring.tobytes()).digest(),
+                sum_sha256=hashlib.sha256(ring).hexdigest(),
             )
         )
     (folder / INDEX).write_bytes(b"".join(lines))

@@ -202,7 +202,7 @@ def add_a_file(rng: random.Random, files: Files, altered: Altered) -> str:
 
 def seal_a_change(rng: random.Random, files: Files, altered: Altered) -> str:
     """Bits, bytes or lines of a file change, and the manifest is signed again."""
-    telling = (".jsonl", ".bin", ".f64", ".safetensors", "passport.json", "opening.json")
+    telling = (".jsonl", ".bin", ".sum", ".safetensors", "passport.json", "opening.json")
     paths = [
         path
         for path in sorted(files)
@@ -219,7 +219,7 @@ def seal_a_change(rng: random.Random, files: Files, altered: Altered) -> str:
 
 def swap_sealed_files(rng: random.Random, files: Files, altered: Altered) -> str:
     """Two files of one kind change places, and the manifest is signed again."""
-    kind = rng.choice(["entries.jsonl", "head.note", "cosigned.note", ".bin", ".f64"])
+    kind = rng.choice(["entries.jsonl", "head.note", "cosigned.note", ".bin", ".sum"])
     paths = [path for path in sorted(files) if path.endswith(kind)]
     one, other = rng.sample(paths, 2)
     files[one], files[other] = files[other], files[one]

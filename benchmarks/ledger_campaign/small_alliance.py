@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client_sdk.recipes.model_file import encode_model
@@ -22,7 +21,7 @@ from client_sdk.recipes.propensity.settings import PropensitySettings, dimension
 from coordinator.kept_rounds import _opening
 from privacy.acceptance import sign_acceptance
 from privacy.budget import attempt_costs, failure_atto
-from privacy.empirical.releases import INDEX, release_line, release_name
+from privacy.empirical.releases import release_name
 from privacy.fixedpoint import Grid, decode
 from privacy.identity import Identity
 from privacy.ledger.audit_study import figures_of
@@ -336,11 +335,11 @@ class SmallAlliance:
         declared = 100 * len(tried.contributed)
         mean = total / (self.terms.privacy.sampling_probability * declared)
         self.state = recipe.fold(self.state, mean, self.terms)
-        ring = hashlib.sha256(tried.total.tobytes()).digest()
+        ring = tried.total.tobytes()
         next_model = model_hash(self.state.parameters).hex()
-        self.log(Release(**fields, sum=ring.hex(), next_model=next_model))
+        self.log(Release(**fields, sum=hashlib.sha256(ring).hexdigest(), next_model=next_model))
         if self.kept:
-            self._keep(tried, total, ring)
+            self._keep(tried, ring)
 
     def publish(self, *, last: bool) -> int:
         """A model file, and its entry before it."""
@@ -411,22 +410,13 @@ class SmallAlliance:
             unmasking.take_unmask(name, said.body, said.signature)
         unmasking.unmask(tried.total)
 
-    def _keep(self, tried: _Attempted, total: npt.NDArray[np.float64], ring: bytes) -> None:
+    def _keep(self, tried: _Attempted, ring: bytes) -> None:
         label, made = self.terms.label, tried.attempt
         sizes = [(name, len(data)) for name, data in tried.vectors.items()]
         tail = kept_tail(canonical(_opening(tried.unmasking)), sizes)
         kept = f"rounds/{label}/round-{made.round}-{made.attempt}{SUFFIX}"
         self._write(kept, b"".join([HEAD, *tried.vectors.values(), tail]))
-        data = total.astype("<f8").tobytes()
-        name = release_name(made.round, made.attempt)
-        self._write(f"releases/{label}/{name}", data)
-        line = release_line(
-            self.terms, round_number=made.round, attempt=made.attempt,
-            contributors=tried.unmasking.survivors, file=data, sum_sha256=ring,
-        )  # fmt: skip
-        index = self.folder / "coordinator" / "releases" / label / INDEX
-        with index.open("ab") as file:
-            file.write(line)
+        self._write(f"releases/{label}/{release_name(made.round, made.attempt)}", ring)
 
     def _write(self, path: str, data: bytes) -> None:
         target = self.folder / "coordinator" / path

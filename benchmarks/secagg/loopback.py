@@ -283,7 +283,7 @@ class _Study:
         }
         if self._faults or len(release.contributors) != len(self._node_ids):
             raise WrongResult(f"{len(release.contributors)} contributed; {self._faults[:3]}")
-        if not np.array_equal(release.total, self._expected):
+        if not np.array_equal(release.total(), self._expected):
             raise WrongResult("the released sum is not that of the members' vectors")
         return figures
 

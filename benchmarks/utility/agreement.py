@@ -94,7 +94,7 @@ class Alliance:
             attempt.add(name, 0, vector.tobytes())
         attempt.close()
         noise: Floats = noise_steps * np.float64(grid.step)
-        return attempt.release().total, noise, self._taken(slots)
+        return attempt.release().total(), noise, self._taken(slots)
 
     def _taken(self, slots: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:
         taken = []

@@ -15,9 +15,9 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from privacy.documents import StrictModel, first_problem
 from privacy.errors import EvidenceError
-from privacy.fixedpoint import Grid
+from privacy.fixedpoint import Grid, decode
 from privacy.ledger.entry import canonical, parse_canonical
-from privacy.terms import Name, Terms
+from privacy.terms import Name, Terms, TermsHash
 
 __all__ = ["INDEX", "ReleaseLine", "Released", "open_releases", "release_line", "release_name"]
 
@@ -34,17 +34,15 @@ class ReleaseLine(StrictModel):
         terms: their hash.
         sampling: how consumers are said to have been sampled.
         contributors: members in the sum, in roster order.
-        sha256: of the file.
-        sum: of the unmasked ring sum, as the coordinator's ledger records it.
+        sum: hash of the file, as the coordinator's ledger records it.
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     terms: Hex32
     round: int = Field(ge=1)
     attempt: int = Field(ge=1)
     sampling: Literal["poisson"] = "poisson"
     contributors: tuple[Name, ...] = Field(min_length=1)
-    sha256: Hex32
     sum: Hex32
 
 
@@ -67,37 +65,34 @@ def release_name(round_number: int, attempt: int) -> str:
     """The name of a release's file.
 
     >>> release_name(3, 1)
-    'round-3-1.f64'
+    'round-3-1.sum'
     """
-    return f"round-{round_number}-{attempt}.f64"
+    return f"round-{round_number}-{attempt}.sum"
 
 
 def release_line(
-    terms: Terms,
+    terms: Terms | TermsHash,
     *,
     round_number: int,
     attempt: int,
     contributors: tuple[str, ...],
-    file: bytes,
-    sum_sha256: bytes,
+    sum_sha256: str,
 ) -> bytes:
     """The index's line of one release, ended by a line feed.
 
     Args:
-        terms: of the study.
+        terms: of the study, or their hash.
         round_number: from 1.
         attempt: from 1.
         contributors: members in the sum, in roster order.
-        file: bytes of the release's file: little-endian float64.
-        sum_sha256: hash of the unmasked ring sum (`coordinator.round.Release.sha256`).
+        sum_sha256: hash of the release's file, the unmasked ring sum, in hex.
     """
     line = ReleaseLine(
-        terms=terms.hash,
+        terms=terms.hash if isinstance(terms, Terms) else terms,
         round=round_number,
         attempt=attempt,
         contributors=contributors,
-        sha256=hashlib.sha256(file).hexdigest(),
-        sum=sum_sha256.hex(),
+        sum=sum_sha256,
     )
     return canonical(line.model_dump(mode="json")) + b"\n"
 
@@ -109,8 +104,7 @@ def open_releases(folder: Path, terms: Terms) -> list[Released]:
      (1) every line is canonical JSON, for these terms, ended by LF;
      (2) attempts are in order and none comes twice;
      (3) contributors are distinct members of the roster, at least N - D;
-     (4) the file has the recorded hash and holds dimension finite numbers;
-     (5) these are multiples of the grid step whose ring sum has the recorded hash.
+     (4) the file holds dimension ring elements and has the recorded hash.
 
     Raises:
         EvidenceError: naming file or line.
@@ -136,8 +130,13 @@ def open_releases(folder: Path, terms: Terms) -> list[Released]:
         ):
             raise EvidenceError(f"{where}: contributors are not a cohort of these terms")
         path = folder / release_name(*here)
-        _check_file(path, _read(path), line, grid, terms.dimension)
-        releases.append(Released(*here, line.contributors, partial(_total, path)))
+        data = _read(path)
+        size = terms.dimension * grid.dtype.itemsize
+        if len(data) != size:  # (4)
+            raise EvidenceError(f"{path}: {len(data)} bytes, {size} expected")
+        if hashlib.sha256(data).hexdigest() != line.sum:
+            raise EvidenceError(f"{path}: is not the sum whose hash the ledger holds")
+        releases.append(Released(*here, line.contributors, partial(_total, path, grid)))
     return releases
 
 
@@ -152,27 +151,8 @@ def _line(data: bytes, terms: Terms, where: str) -> ReleaseLine:
     return line
 
 
-def _check_file(path: Path, data: bytes, line: ReleaseLine, grid: Grid, dimension: int) -> None:
-    if hashlib.sha256(data).hexdigest() != line.sha256:  # (4)
-        raise EvidenceError(f"{path}: is not the file that the index names")
-    if len(data) != 8 * dimension:
-        raise EvidenceError(f"{path}: {len(data)} bytes, {8 * dimension} expected")
-    steps = _vector(data) / grid.step
-    if not np.isfinite(steps).all() or np.abs(steps).max() >= 2.0**52:
-        raise EvidenceError(f"{path}: holds a number that is not finite or too large")
-    whole = np.rint(steps).astype(np.int64)
-    ring = whole.astype(grid.dtype).tobytes()  # (5)
-    same = np.array_equal(whole * grid.step, _vector(data))
-    if not same or hashlib.sha256(ring).hexdigest() != line.sum:
-        raise EvidenceError(f"{path}: is not the sum whose hash the ledger holds")
-
-
-def _total(path: Path) -> Vector:
-    return _vector(_read(path))
-
-
-def _vector(data: bytes) -> Vector:
-    return np.frombuffer(data, dtype="<f8")
+def _total(path: Path, grid: Grid) -> Vector:
+    return decode(np.frombuffer(_read(path), dtype=grid.dtype), grid)
 
 
 def _read(path: Path) -> bytes:

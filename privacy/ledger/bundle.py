@@ -51,7 +51,7 @@ _ROUND: Final = r"round-[1-9][0-9]{0,9}-[1-9][0-9]{0,9}"
 _LAYOUT: Final = re.compile(
     rf"coordinator/(entries\.jsonl|head\.note|cosigned\.note)"
     rf"|coordinator/rounds/{_STUDY}/{_ROUND}/(opening\.json|{_NAME}\.bin)"
-    rf"|coordinator/releases/{_STUDY}/(releases\.jsonl|{_ROUND}\.f64)"
+    rf"|coordinator/releases/{_STUDY}/(releases\.jsonl|{_ROUND}\.sum)"
     rf"|members/{_NAME}/(entries\.jsonl|head\.note|cosigned\.note|receipts\.jsonl)"
     rf"|models/{_NAME}\.(safetensors|passport\.json)"
 )

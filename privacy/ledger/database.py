@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from privacy.errors import ConfigurationError, LedgerError
 
-__all__ = ["Database", "make_file"]
+__all__ = ["Database", "make_file", "sync_folder"]
 
 BUSY_S: Final = 30.0
 """How long a transaction waits for another process."""
@@ -213,7 +213,7 @@ def make_file(path: Path, fill: Callable[[Database], None]) -> None:
             os.link(temporary, path)
         except FileExistsError:
             return
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except sqlite3.Error as error:
         raise LedgerError(f"{path}: cannot be made ({error})") from error
     except OSError as error:
@@ -226,7 +226,12 @@ def make_file(path: Path, fill: Callable[[Database], None]) -> None:
                 temporary.with_name(name).unlink()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Has a folder's names on the disk when it returns.
+
+    Raises:
+        OSError: if they cannot be.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

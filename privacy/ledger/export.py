@@ -6,16 +6,19 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
+from privacy.empirical.releases import INDEX, release_line, release_name
 from privacy.errors import ConfigurationError, EvidenceError, LedgerError
 from privacy.identity import Identity
 from privacy.ledger.bundle import COORDINATOR, MANIFEST, Listed, encode_manifest, hash_file
 from privacy.ledger.database import Database
-from privacy.ledger.entry import Opened, decode_entry
+from privacy.ledger.entry import Opened, Release, decode_entry
 from privacy.ledger.kept import SUFFIX, kept_files
 from privacy.ledger.store import LedgerStore
+from privacy.terms import TermsHash
 
 __all__ = ["export_bundle", "open_state", "read_key"]
 
@@ -64,11 +67,13 @@ def export_bundle(
         if exporter is None:
             raise ConfigurationError("the key is that of none of the logs which are exported")
         files: dict[str, Listed] = {}
+        sizes = {}
         for path, store in stores.items():
             told(path)
-            _write_log(out, path, store, files)
+            sizes[path] = _write_log(out, path, store, files)
         if coordinator is not None:
-            for target, parts in _papers(coordinator):
+            log = stores[COORDINATOR].entries(0, sizes[COORDINATOR])
+            for target, parts in chain(_papers(coordinator), _releases(coordinator, log)):
                 told(target)
                 _write(out / target, parts)
                 files[target] = hash_file(out / target)
@@ -112,7 +117,8 @@ def read_key(path: Path) -> Identity:
         raise ConfigurationError(f"{path}: {error.strerror}") from error
 
 
-def _write_log(out: Path, folder: str, store: LedgerStore, files: dict[str, Listed]) -> None:
+def _write_log(out: Path, folder: str, store: LedgerStore, files: dict[str, Listed]) -> int:
+    """Writes a log as it is now; how many entries."""
     note = store.note()
     size = store.check_head(note).size
     parts: dict[str, Iterable[bytes]] = {
@@ -128,10 +134,11 @@ def _write_log(out: Path, folder: str, store: LedgerStore, files: dict[str, List
         path = f"{folder}/{name}"
         _write(out / path, data)
         files[path] = hash_file(out / path)
+    return size
 
 
 def _papers(state: Path) -> Iterator[tuple[str, Iterable[bytes]]]:
-    """Models, kept rounds and decoded sums of a coordinator: where they go, and what is in them."""
+    """Models and kept rounds of a coordinator: where they go, and what is in them."""
     for pattern in ("*.safetensors", "*.passport.json"):
         for source in sorted((state / "models").glob(pattern)):
             yield f"models/{source.name}", _bytes(source)
@@ -140,8 +147,29 @@ def _papers(state: Path) -> Iterator[tuple[str, Iterable[bytes]]]:
         with suppress(FileNotFoundError):  # the coordinator let go of it meanwhile
             for name, parts in kept_files(source):
                 yield f"{COORDINATOR}/{folder}/{name}", parts
-    for source in sorted((state / "releases").glob("*/*")):
-        yield f"{COORDINATOR}/{source.relative_to(state).as_posix()}", _bytes(source)
+
+
+def _releases(state: Path, entries: Iterable[bytes]) -> Iterator[tuple[str, Iterable[bytes]]]:
+    """Sums that a coordinator kept and its log names, and an index of each study's."""
+    folders = {path.name.rpartition("@")[2]: path for path in (state / "releases").glob("*@*")}
+    lines: dict[Path, list[bytes]] = {}
+    for index, data in enumerate(entries):
+        if not folders or b'"kind":"release"' not in data:
+            continue
+        entry = decode_entry(data, where=f"{state}: entry {index}")
+        if not isinstance(entry, Release) or (folder := folders.get(entry.terms[:16])) is None:
+            continue
+        source = folder / release_name(entry.round, entry.attempt)
+        if source.exists():
+            line = release_line(
+                TermsHash(entry.terms), round_number=entry.round, attempt=entry.attempt,
+                contributors=tuple(one.member for one in entry.contributions),
+                sum_sha256=entry.sum,
+            )  # fmt: skip
+            lines.setdefault(folder, []).append(line)
+            yield f"{COORDINATOR}/{source.relative_to(state).as_posix()}", _bytes(source)
+    for folder, index_lines in lines.items():
+        yield f"{COORDINATOR}/{folder.relative_to(state).as_posix()}/{INDEX}", index_lines
 
 
 def _bytes(source: Path) -> Iterator[bytes]:

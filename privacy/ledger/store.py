@@ -123,7 +123,7 @@ class LedgerStore:
         self._now_ms = now_ms
         self._tip: tuple[bytes, Stream] | None = None
         self._opened: tuple[bytes, Checkpoint] | None = None
-        """The newest head whose signature was looked at."""
+        """The newest head that was signed here, or whose signature was looked at."""
         if not path.exists():
             opened = Opened(at_ms=now_ms(), origin=origin, key=key.public, software=software)
             make_file(path, lambda database: self._begin(database, opened))
@@ -348,9 +348,11 @@ class LedgerStore:
 
     def _seal(self, database: Database, stream: Stream) -> bytes:
         """Signs the head of the log as it is now."""
-        note = sign_checkpoint(Checkpoint(self.origin, stream.size, stream.root()), self._identity)
+        head = Checkpoint(self.origin, stream.size, stream.root())
+        note = sign_checkpoint(head, self._identity)
         sql = "INSERT INTO head VALUES (0, ?) ON CONFLICT DO UPDATE SET note = excluded.note"
         database.execute(sql, (note,))
+        self._opened = note, head  # if the transaction fails, no note is this one
         return note
 
     def _note(self) -> bytes:

@@ -36,7 +36,6 @@ def test_kills_and_faults_lose_nothing_and_what_is_planted_is_seen(
     assert lived.rounds == ROUNDS
     assert lived.killed >= 3
     assert all(kill["recovery_s"] is not None for kill in lived.kills)
-    assert lived.without_sum <= lived.killed
     for name in CONTROLS:
         assert flagged(name, evidence), name
 

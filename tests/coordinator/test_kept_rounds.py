@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from coordinator.kept_rounds import KeptRounds
-from coordinator.round import Release
-from privacy.empirical.releases import INDEX, open_releases
-from privacy.fixedpoint import Grid, decode
 from privacy.ledger.kept import kept_files
 from privacy.secagg import Unmasking
 from tests.conftest import make_terms
@@ -145,31 +139,3 @@ def test_nothing_is_kept_where_nothing_may_be(tmp_path: Path) -> None:
     assert not kept.keeps
     assert kept.keep("study", 1, 1) is None
     kept.close()
-
-
-def test_a_release_for_which_there_is_no_room_leaves_the_others_readable(tmp_path: Path) -> None:
-    """A limit on the size of files cuts a line short, as a disk does that runs full."""
-    terms = make_terms(members=4, dimension=8)
-    names = tuple(entry.name for entry in terms.roster)
-    folder = tmp_path / "releases" / terms.label
-
-    def keep(attempt: int, most_bytes: int = resource.RLIM_INFINITY) -> None:
-        grid = Grid.of(terms)
-        ring = np.full(8, attempt, dtype=grid.dtype)
-        digest = hashlib.sha256(ring.data).digest()
-        kept = KeptRounds(tmp_path / "rounds", 1 << 20)
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, before[1]))
-        try:
-            kept.release(terms, Release(attempt, 1, decode(ring, grid), names, ring, digest))
-            kept.close()
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-    keep(1)
-    whole = (folder / INDEX).read_bytes()
-    keep(2, most_bytes=len(whole) + 10)
-    assert (folder / INDEX).read_bytes() == whole
-    keep(3)
-    assert [one.round for one in open_releases(folder, terms)] == [1, 3]
-    assert sorted(path.name for path in folder.glob("*.f64")) == ["round-1-1.f64", "round-3-1.f64"]

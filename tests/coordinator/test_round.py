@@ -44,7 +44,7 @@ def test_sum_is_exact_modulo_the_ring() -> None:
     target.close()
     release = target.release()
     expected = np.sum(np.stack(list(vectors.values())), axis=0, dtype=np.uint32)
-    np.testing.assert_array_equal(release.total, lifted(expected))
+    np.testing.assert_array_equal(release.total(), lifted(expected))
     assert release.contributors == NAMES
     assert target.state is State.RELEASED
 
@@ -205,5 +205,5 @@ def test_one_hot_contributions_count_once_or_not_at_all(
             target.close()
         return
     target.close()
-    total = np.rint(target.release().total / Grid.of(TERMS).step)
+    total = np.rint(target.release().total() / Grid.of(TERMS).step)
     assert total.tolist() == [float(index in whole) for index in range(DIMENSION)]
