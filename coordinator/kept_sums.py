@@ -15,7 +15,7 @@ from typing import Final
 
 from coordinator.round import Release
 from privacy.empirical.releases import release_name
-from privacy.errors import LedgerError
+from privacy.errors import ConfigurationError, LedgerError
 from privacy.ledger.database import sync_folder
 from privacy.terms import Terms
 
@@ -34,11 +34,22 @@ class KeptSums:
         state: the coordinator's folder; files are ``releases/STUDY/round-R-A.sum`` or
             ``sums/STUDY/round-R-A.sum``.
         most_bytes: a study stays as a whole where all its attempts take no more than this.
+
+    Raises:
+        ConfigurationError: if the folders cannot be made.
     """
 
     def __init__(self, state: Path, most_bytes: int) -> None:
         self._state = state
         self._most_bytes = most_bytes
+        try:
+            for base in (RELEASES, PASSING):
+                (state / base).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{state}: folders cannot be made in it ({error.strerror}); give this process a "
+                "state folder of its own"
+            ) from error
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kept-sums")
 
     def write(self, terms: Terms, release: Release) -> Future[None]:
@@ -83,7 +94,7 @@ def _write(path: Path, data: memoryview) -> None:
     try:
         if not path.parent.exists():
             path.parent.mkdir(parents=True)
-            sync_folder(path.parent.parent.parent)
+            sync_folder(path.parent.parent.parent)  # this process may have made it
             sync_folder(path.parent.parent)
         with path.open("wb") as file:
             file.write(data)

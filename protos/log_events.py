@@ -69,7 +69,6 @@ EVENTS: Final[Mapping[str, LoggedEvent]] = MappingProxyType(
         "OtherSoftware": _warning("{logger}: {template}"),
         # The coordinator's process.
         "EventUnwritten": _error("an event could not be written"),
-        "ReleaseUnkept": _warning("{file}: this release is not kept ({reason})"),
         "RoundUnkept": _warning("{file}: this round is not kept ({reason})"),
         "EvaluationUnbegun": _error("the evaluation planned for {study} was not begun"),
         "StateUnkept": _error("the state after round {round} is not kept"),

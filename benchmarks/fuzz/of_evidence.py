@@ -32,6 +32,7 @@ from privacy.ledger.checkpoint import (
     own_note,
 )
 from privacy.ledger.entry import canonical, decode_entry, parse_canonical
+from privacy.ledger.export import export_bundle
 from privacy.ledger.findings import Findings
 from privacy.ledger.kept import SUFFIX, kept_files
 from privacy.ledger.merkle import MemoryTree, root, verify_consistency, verify_inclusion
@@ -299,7 +300,9 @@ def _state(terms: Terms, read: Callable[..., object]) -> Callable[[bytes], objec
 
 
 def _releases(here: Scene) -> Parser:
-    source = next((here.alliance.folder / "coordinator" / "releases").iterdir())
+    bundle, state = here.folder / "exported", here.alliance.folder / "coordinator"
+    export_bundle(bundle, coordinator=state, members={}, key=here.alliance.key)
+    source = next((bundle / "coordinator" / "releases").iterdir())
     folder = here.folder / "releases"
     folder.mkdir()
     for path in source.iterdir():

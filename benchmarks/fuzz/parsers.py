@@ -38,6 +38,7 @@ NOT_FUZZED: Final = {
     "client_sdk.process:open_journal": "opens a ledger's SQLite file",
     "client_sdk.process:open_node": "reads what other parsers here read",
     "coordinator.aggregation:SecureAggregation.open": "opens an attempt",
+    "coordinator.kept_sums:KeptSums.read": "bytes of a file, of a hash that the log has",
     "coordinator.mirror:Mirror.open": "opens a table",
     "coordinator.proposal:Proposal.open_logs": "opens tables",
     "coordinator.study_file:read_evaluation": "reads the file that read_study reads",
