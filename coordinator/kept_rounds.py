@@ -6,6 +6,7 @@ saw of a round; no more comes to light when an auditor reads them than came to t
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -66,6 +67,7 @@ class KeptRounds:
         self._folder = folder
         self._most_bytes = most_bytes
         self._waiting_bytes = 0
+        self._counting = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kept-rounds")
         self._sizes: dict[Path, int] = {
             path: path.stat().st_size
@@ -97,7 +99,7 @@ class KeptRounds:
             if self._waiting_bytes + vector.size > MOST_WAITING_BYTES:
                 self._thread.submit(self._lose, target)
                 return
-            self._waiting_bytes += vector.size
+            self._count(vector.size)
             gathered.append(vector)
             if sum(one.size for one in gathered) >= WRITTEN_BYTES:
                 self._thread.submit(self._write, target, gathered.copy())
@@ -116,7 +118,7 @@ class KeptRounds:
     def drop(self, study: str, round_: Round) -> None:
         """Lets go of an attempt that released nothing."""
         target = self._target(study, round_.round_number, round_.attempt)
-        self._waiting_bytes -= sum(one.size for one in self._gathered.pop(target, []))
+        self._count(-sum(one.size for one in self._gathered.pop(target, [])))
         self._thread.submit(self._end, target)
 
     def close(self) -> None:
@@ -124,6 +126,11 @@ class KeptRounds:
         self._thread.shutdown()
         for target in tuple(self._open):
             self._let_go(target)
+
+    def _count(self, size: int) -> None:
+        """Counts bytes that wait; three threads do."""
+        with self._counting:
+            self._waiting_bytes += size
 
     def _target(self, study: str, round_number: int, attempt: int) -> Path:
         return self._folder / study / f"round-{round_number}-{attempt}{SUFFIX}"
@@ -140,7 +147,7 @@ class KeptRounds:
         except OSError as error:
             self._fail(target, error)
         finally:
-            self._waiting_bytes -= sum(one.size for one in vectors)
+            self._count(-sum(one.size for one in vectors))
 
     def _seal(self, target: Path, unmasking: Unmasking, vectors: list[_Vector]) -> None:
         self._write(target, vectors)

@@ -42,6 +42,8 @@ class KeptSums:
     def __init__(self, state: Path, most_bytes: int) -> None:
         self._state = state
         self._most_bytes = most_bytes
+        self._folders: set[Path] = set()
+        """Of studies, with their names on the disk; used on the thread only."""
         try:
             for base in (RELEASES, PASSING):
                 (state / base).mkdir(parents=True, exist_ok=True)
@@ -61,7 +63,7 @@ class KeptSums:
         stays = terms.privacy.max_attempts * release.ring.nbytes <= self._most_bytes
         folder = self._state / (RELEASES if stays else PASSING) / terms.label
         path = folder / release_name(release.round, release.attempt)
-        return self._thread.submit(_write, path, release.ring.data)
+        return self._thread.submit(self._write, path, release.ring.data)
 
     def read(self, terms: Terms, round_number: int, attempt: int, sha256: str) -> bytes | None:
         """A sum's ring elements, little-endian; None if the one of that hash is not there."""
@@ -84,27 +86,27 @@ class KeptSums:
         """Finishes what is being written."""
         self._thread.shutdown()
 
+    def _write(self, path: Path, data: memoryview) -> None:
+        """Writes a file that is on the disk, under its name, when this returns.
 
-def _write(path: Path, data: memoryview) -> None:
-    """Writes a file that is on the disk, under its name, when this returns.
-
-    Raises:
-        LedgerError: if it cannot be.
-    """
-    try:
-        if not path.parent.exists():
-            path.parent.mkdir(parents=True)
-            sync_folder(path.parent.parent.parent)  # this process may have made it
-            sync_folder(path.parent.parent)
-        with path.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        sync_folder(path.parent)
-    except OSError as error:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
-        raise LedgerError(
-            f"{path}: cannot be written ({error.strerror}); make room or look after the disk, and "
-            "start again"
-        ) from error
+        Raises:
+            LedgerError: if it cannot be.
+        """
+        try:
+            if path.parent not in self._folders:  # one that is there may not be on the disk
+                path.parent.mkdir(exist_ok=True)
+                sync_folder(self._state)
+                sync_folder(path.parent.parent)
+                self._folders.add(path.parent)
+            with path.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            sync_folder(path.parent)
+        except OSError as error:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            raise LedgerError(
+                f"{path}: cannot be written ({error.strerror}); make room or look after the disk, "
+                "and start again"
+            ) from error

@@ -194,12 +194,12 @@ class DataContract(StrictModel):
             raise ValueError("column names must be distinct")
         return self
 
-    @functools.cached_property
+    @property
     def numbers(self) -> tuple[Column, ...]:
         """What models read as numbers: the numeric columns without bins, in contract order."""
         return tuple(column for column in self.columns if not column.codes)
 
-    @functools.cached_property
+    @property
     def categories(self) -> tuple[Column, ...]:
         """What models read as categories, binned numbers too, in contract order."""
         return tuple(column for column in self.columns if column.codes)

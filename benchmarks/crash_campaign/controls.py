@@ -50,6 +50,12 @@ def _left_out(evidence: Evidence) -> Evidence:
     return _with_sum(evidence, -1)
 
 
+def _without_sum(evidence: Evidence) -> Evidence:
+    """The newest release is in the log, and its sum is not on the disk."""
+    newest = evidence.releases[-1].round
+    return replace(evidence, sums={r: ring for r, ring in evidence.sums.items() if r != newest})
+
+
 def _lost(evidence: Evidence) -> Evidence:
     return _replaced(evidence, evidence.releases[len(evidence.releases) // 2])
 
@@ -100,6 +106,7 @@ def _wrong_model(evidence: Evidence) -> Evidence:
 CONTROLS: Final[dict[str, tuple[Plant, Kind]]] = {
     "a contribution counted twice": (_counted_twice, "round"),
     "a contribution left out of its sum": (_left_out, "round"),
+    "a sum that is not on the disk": (_without_sum, "round"),
     "a round lost": (_lost, "round"),
     "the newest round lost after it was told": (_lost_at_the_end, "round"),
     "a round released twice": (_repeated, "round"),

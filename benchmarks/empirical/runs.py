@@ -189,7 +189,7 @@ def write_releases(folder: Path, terms: Terms, releases: Sequence[Released]) -> 
         (folder / release_name(one.round, one.attempt)).write_bytes(ring)
         lines.append(
             release_line(
-                terms,
+                terms.hash,
                 round_number=one.round,
                 attempt=one.attempt,
                 contributors=one.contributors,

@@ -17,7 +17,7 @@ from privacy.documents import StrictModel, first_problem
 from privacy.errors import EvidenceError
 from privacy.fixedpoint import Grid, decode
 from privacy.ledger.entry import canonical, parse_canonical
-from privacy.terms import Name, Terms, TermsHash
+from privacy.terms import Name, Terms
 
 __all__ = ["INDEX", "ReleaseLine", "Released", "open_releases", "release_line", "release_name"]
 
@@ -71,7 +71,7 @@ def release_name(round_number: int, attempt: int) -> str:
 
 
 def release_line(
-    terms: Terms | TermsHash,
+    terms_hash: str,
     *,
     round_number: int,
     attempt: int,
@@ -81,14 +81,14 @@ def release_line(
     """The index's line of one release, ended by a line feed.
 
     Args:
-        terms: of the study, or their hash.
+        terms_hash: of the study's terms.
         round_number: from 1.
         attempt: from 1.
         contributors: members in the sum, in roster order.
         sum_sha256: hash of the release's file, the unmasked ring sum, in hex.
     """
     line = ReleaseLine(
-        terms=terms.hash if isinstance(terms, Terms) else terms,
+        terms=terms_hash,
         round=round_number,
         attempt=attempt,
         contributors=contributors,

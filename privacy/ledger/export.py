@@ -18,7 +18,6 @@ from privacy.ledger.database import Database
 from privacy.ledger.entry import Opened, Release, decode_entry
 from privacy.ledger.kept import SUFFIX, kept_files
 from privacy.ledger.store import LedgerStore
-from privacy.terms import TermsHash
 
 __all__ = ["export_bundle", "open_state", "read_key"]
 
@@ -152,9 +151,11 @@ def _papers(state: Path) -> Iterator[tuple[str, Iterable[bytes]]]:
 def _releases(state: Path, entries: Iterable[bytes]) -> Iterator[tuple[str, Iterable[bytes]]]:
     """Sums that a coordinator kept and its log names, and an index of each study's."""
     folders = {path.name.rpartition("@")[2]: path for path in (state / "releases").glob("*@*")}
+    if not folders:
+        return
     lines: dict[Path, list[bytes]] = {}
     for index, data in enumerate(entries):
-        if not folders or b'"kind":"release"' not in data:
+        if b'"kind":"release"' not in data:  # spares reading the others
             continue
         entry = decode_entry(data, where=f"{state}: entry {index}")
         if not isinstance(entry, Release) or (folder := folders.get(entry.terms[:16])) is None:
@@ -162,7 +163,7 @@ def _releases(state: Path, entries: Iterable[bytes]) -> Iterator[tuple[str, Iter
         source = folder / release_name(entry.round, entry.attempt)
         if source.exists():
             line = release_line(
-                TermsHash(entry.terms), round_number=entry.round, attempt=entry.attempt,
+                entry.terms, round_number=entry.round, attempt=entry.attempt,
                 contributors=tuple(one.member for one in entry.contributions),
                 sum_sha256=entry.sum,
             )  # fmt: skip

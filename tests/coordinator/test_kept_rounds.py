@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -59,6 +60,25 @@ def test_a_released_attempt_is_one_file_with_all_that_came(
     opening = json.loads(files.pop("opening.json"))
     assert files == {"member-1.bin": b"abcdefgh", "member-0.bin": b"x" * (3 << 20)}
     assert opening["survivors"] == ["member-0", "member-1", "member-2", "member-3"]
+
+
+def test_large_contributions_are_written_before_the_end(
+    tmp_path: Path, rounds: KeptRounds, unmasking: Unmasking
+) -> None:
+    keep = rounds.keep("study", 3, 1)
+    assert keep is not None
+    vectors = {f"member-{index}": bytes([index]) * (3 << 20) for index in range(4)}
+    for member, vector in vectors.items():
+        keep(member, [vector])
+    for _ in range(1000):
+        if file_of(tmp_path).exists() and file_of(tmp_path).stat().st_size >= 6 << 20:
+            break
+        time.sleep(0.01)
+    assert file_of(tmp_path).stat().st_size >= 6 << 20  # two at a time
+    rounds.seal("study", ended(unmasking))
+    rounds.close()
+    files = read(file_of(tmp_path))
+    assert {name: files[f"{name}.bin"] for name in vectors} == vectors
 
 
 def test_of_a_failed_or_unfinished_attempt_nothing_is_left(

@@ -65,7 +65,7 @@ def test_a_study_stays_as_a_whole_if_all_its_attempts_fit(tmp_path: Path) -> Non
         assert (tmp_path / str(most_bytes) / folder / TERMS.label / "round-1-1.sum").exists()
 
 
-def test_a_sum_for_which_there_is_no_room_ends_the_study_and_leaves_no_file(tmp_path: Path) -> None:
+def test_a_sum_for_which_there_is_no_room_is_said_and_leaves_no_file(tmp_path: Path) -> None:
     """A limit on the size of files cuts it short, as a disk does that runs full."""
     sums = KeptSums(tmp_path, 1 << 20)
     write(sums, 1)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from privacy.errors import TermsError
-from privacy.terms import PHASES_AHEAD, PhaseDeadlines, Terms
+from privacy.terms import PHASES_AHEAD, Column, PhaseDeadlines, Terms
 from tests.conftest import identity
 
 PRIVACY = {
@@ -384,3 +384,14 @@ def test_a_bucket_is_the_same_everywhere() -> None:
     """Digests are those of coreutils' sha256sum."""
     town = parse(with_buckets(1000)).contract.columns[1]
     assert [town.bucket(value) for value in ("Lyon", "上海", "")] == [232, 838, 999]
+
+
+def test_a_contract_that_is_changed_and_copied_has_its_own_columns() -> None:
+    """As where a member reads binned numbers plainly: nothing of the first is remembered."""
+    contract = make_terms().contract
+    edges = Column(name="x", kind="number", low=0.0, high=1.0, edges=(0.5,))
+    binned = contract.model_copy(update={"columns": (edges,)})
+    assert (binned.numbers, binned.categories) == ((), (edges,))
+    plain = edges.model_copy(update={"edges": ()})
+    changed = binned.model_copy(update={"columns": (plain,)})
+    assert (changed.numbers, changed.categories) == ((plain,), ())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import shutil
 
 import pytest
 
@@ -129,6 +132,25 @@ def test_any_partys_folder_may_be_missing(alliance, tmp_path):
     said = audit(without)
     assert said.sound
     assert sum("the budget of member-" in one for one in said.unchecked) == 5
+
+
+def test_the_index_of_releases_is_made_of_the_log_and_of_what_is_there(alliance, tmp_path):
+    state = tmp_path / "coordinator"
+    shutil.copytree(alliance.folder / "coordinator", state)
+    (folder,) = (state / "releases").iterdir()
+    sums = sorted(folder.glob("*.sum"))
+    sums[0].unlink()
+    (folder / "round-99-1.sum").write_bytes(sums[1].read_bytes())  # the log names no such attempt
+    exported = export(alliance, tmp_path / "bundle", coordinator=state)
+    releases = exported / "coordinator" / "releases" / folder.name
+    left = [path.name for path in sums[1:]]
+    assert sorted(path.name for path in releases.glob("*.sum")) == left
+    lines = [json.loads(line) for line in (releases / "releases.jsonl").read_bytes().splitlines()]
+    assert sorted(f"round-{one['round']}-{one['attempt']}.sum" for one in lines) == left
+    for one in lines:
+        data = (releases / f"round-{one['round']}-{one['attempt']}.sum").read_bytes()
+        assert hashlib.sha256(data).hexdigest() == one["sum"]
+    assert audit(exported).sound
 
 
 def test_exports_that_cannot_be_made(alliance, bundle, tmp_path):
