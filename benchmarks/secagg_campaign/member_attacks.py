@@ -309,7 +309,7 @@ def bad_deals(rng: random.Random, kind: Kind = MaskingMember) -> None:
     member.victims = frozenset(rng.sample(others, rng.randint(1, len(others))))
     scene.members[cheat] = member
     try:
-        cohort, complaints = _exchange(scene)
+        keys, complaints = _exchange(scene)
     except MemberFault as fault:
         if member.way not in {"a stranger's deal", "too few deals"} or fault.member != name:
             raise Finding(f"{member.way}: {fault}") from fault
@@ -317,6 +317,17 @@ def bad_deals(rng: random.Random, kind: Kind = MaskingMember) -> None:
     by_holders = member.way in {"does not open", "does not match"}
     if complaints != (member.victims if by_holders else frozenset()):
         raise Finding(f"{member.way}: complaints of {sorted(complaints)}")
+    many = len(complaints) > scene.case.colluders  # an honest one is among them
+    short = scene.case.members - len(complaints) < scene.setup.graph.share_threshold
+    try:
+        cohort = keys.finish()
+    except RoundFailed as failed:
+        if failed.members != ((name,) if many else ()) or not (many or short):
+            raise Finding(f"{member.way}: {failed} names {failed.members}") from failed
+        return scene.verdict()
+    if many or short:
+        raise Finding(f"{member.way}: {len(complaints)} complain and there is a cohort")
+    scene.joined(cohort, scene.honest, {i: scene.members[i] for i in scene.colluders})
     attempt = scene.attempt()
     vectors, unmasking, total = _until_unmask(scene, cohort, attempt, scene.indices)
     for index in scene.indices:
@@ -337,8 +348,8 @@ def bad_deals(rng: random.Random, kind: Kind = MaskingMember) -> None:
     return scene.verdict()
 
 
-def _exchange(scene: Scene) -> tuple[Cohort, frozenset[int]]:
-    """A key exchange with a cheat in it: who complained."""
+def _exchange(scene: Scene) -> tuple[KeyExchange, frozenset[int]]:
+    """A key exchange with a cheat in it, all but finished, and who complained."""
     key_sets = KeySets(1, 1)
     keys = KeyExchange(scene.setup, key_sets)
     for index, member in scene.members.items():
@@ -354,6 +365,4 @@ def _exchange(scene: Scene) -> tuple[Cohort, frozenset[int]]:
         said = member.deliver(key_sets, keys.delivery(name))
         if keys.take_ready(name, said.body, said.signature):
             complaining.add(index)
-    cohort = keys.finish()
-    scene.joined(cohort, scene.honest, {i: scene.members[i] for i in scene.colluders})
-    return cohort, frozenset(complaining)
+    return keys, frozenset(complaining)
